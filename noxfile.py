@@ -1,0 +1,85 @@
+"""Every job that can be run, one session each: `nox -l` is the manual. CI and `make test` call the same sessions."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.options.sessions = ["lint", "types", "test"]
+nox.options.default_venv_backend = "none"  # the Makefile has made .venv; sessions run inside it
+ROOT = Path(__file__).parent
+PYTHON_CODE = ("microrisk", "tests", "benchmarks", "noxfile.py")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """ruff, import floors, clang-format, generated header up to date."""
+    session.run("ruff", "check", *PYTHON_CODE)
+    session.run("ruff", "format", "--check", *PYTHON_CODE)
+    session.run("lint-imports", "--no-cache")
+    sources = [str(p) for p in sorted((ROOT / "cpp").rglob("*.?pp")) if p.name != "spec.hpp"]
+    session.run("clang-format", "--dry-run", "--Werror", *sources)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """mypy strict on the public package."""
+    session.run("mypy")
+
+
+@nox.session
+def test(session: nox.Session) -> None:
+    """All tests, real recordings included where MICRORISK_DATA says where they are; ends with what was exercised."""
+    session.run("python", "-m", "pytest", "-q", "-m", "not slow", *session.posargs)
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Tests too long for every commit: a million vectors through every scorer."""
+    session.run("python", "-m", "pytest", "-q", "-m", "slow", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Benchmarks beside their rivals; `-- --json` writes the record the README quotes."""
+    session.run("python", "-m", "pytest", "benchmarks", "-q", "--benchmark-only", "-o", "python_files=bench_*.py", *session.posargs)
+
+
+@nox.session
+def fuzz(session: nox.Session) -> None:
+    """libFuzzer on decoder and book with sanitizers, 60 seconds (clang needed); `-- SECONDS` for longer."""
+    seconds = session.posargs[0] if session.posargs else "60"
+    build = ROOT / "build" / "fuzz"
+    session.run("cmake", "-S", ".", "-B", str(build), "-DMICRORISK_FUZZ=ON", "-DCMAKE_CXX_COMPILER=clang++", external=True)
+    session.run("cmake", "--build", str(build), "--target", "fuzz_itch", "-j2", external=True)
+    corpus = build / "corpus"
+    corpus.mkdir(exist_ok=True)
+    session.run(str(build / "fuzz_itch"), str(corpus), "tests/golden", f"-max_total_time={seconds}", external=True)
+
+
+@nox.session
+def sanitize(session: nox.Session) -> None:
+    """The book and feed tests on an address + undefined-behaviour build of the extension."""
+    target = ROOT / "build" / "sanitize"
+    site = target / "site"
+    session.run("python", "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(site), "-C", "cmake.define.MICRORISK_SANITIZE=ON", "-C", f"build-dir={target}/cmake", ".")
+    libasan = subprocess.run(["c++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
+    env = {"LD_PRELOAD": libasan, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": str(site), "NUMBA_DISABLE_JIT": "0"}
+    session.run("python", "-m", "pytest", "-q", "tests/book", "tests/feed", env={**os.environ, **env})
+
+
+@nox.session
+def size(session: nox.Session) -> None:
+    """Lines a file and the ten longest functions; looked at in review, no gate."""
+    rows = []
+    for path in sorted(ROOT.glob("microrisk/**/*.py")):
+        text = path.read_text()
+        session.log(f"{len(text.splitlines()):5d} {path.relative_to(ROOT)}")
+        nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
+        rows += [((n.end_lineno or n.lineno) - n.lineno + 1, f"{path.relative_to(ROOT)}:{n.lineno} {n.name}") for n in nodes]
+    for lines, name in sorted(rows, reverse=True)[:10]:
+        session.log(f"{lines:5d} {name}")
