@@ -46,7 +46,17 @@ def slow(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Benchmarks beside their rivals; `-- --json` writes the record the README quotes."""
-    session.run("python", "-m", "pytest", "benchmarks", "-q", "--benchmark-only", "-o", "python_files=bench_*.py", *session.posargs)
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        "benchmarks",
+        "-q",
+        "--benchmark-only",
+        "-o",
+        "python_files=bench_*.py",
+        *session.posargs,
+    )
 
 
 @nox.session
@@ -54,7 +64,9 @@ def fuzz(session: nox.Session) -> None:
     """libFuzzer on decoder and book with sanitizers, 60 seconds (clang needed); `-- SECONDS` for longer."""
     seconds = session.posargs[0] if session.posargs else "60"
     build = ROOT / "build" / "fuzz"
-    session.run("cmake", "-S", ".", "-B", str(build), "-DMICRORISK_FUZZ=ON", "-DCMAKE_CXX_COMPILER=clang++", external=True)
+    session.run(
+        "cmake", "-S", ".", "-B", str(build), "-DMICRORISK_FUZZ=ON", "-DCMAKE_CXX_COMPILER=clang++", external=True
+    )
     session.run("cmake", "--build", str(build), "--target", "fuzz_itch", "-j2", external=True)
     corpus = build / "corpus"
     corpus.mkdir(exist_ok=True)
@@ -66,8 +78,25 @@ def sanitize(session: nox.Session) -> None:
     """The book and feed tests on an address + undefined-behaviour build of the extension."""
     target = ROOT / "build" / "sanitize"
     site = target / "site"
-    session.run("python", "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(site), "-C", "cmake.define.MICRORISK_SANITIZE=ON", "-C", f"build-dir={target}/cmake", ".")
-    libasan = subprocess.run(["c++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
+    session.run(
+        "python",
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(site),
+        "-C",
+        "cmake.define.MICRORISK_SANITIZE=ON",
+        "-C",
+        f"build-dir={target}/cmake",
+        ".",
+    )
+    libasan = subprocess.run(
+        ["c++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
+    ).stdout.strip()
     env = {"LD_PRELOAD": libasan, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": str(site), "NUMBA_DISABLE_JIT": "0"}
     session.run("python", "-m", "pytest", "-q", "tests/book", "tests/feed", env={**os.environ, **env})
 
@@ -80,6 +109,8 @@ def size(session: nox.Session) -> None:
         text = path.read_text()
         session.log(f"{len(text.splitlines()):5d} {path.relative_to(ROOT)}")
         nodes = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.FunctionDef)]
-        rows += [((n.end_lineno or n.lineno) - n.lineno + 1, f"{path.relative_to(ROOT)}:{n.lineno} {n.name}") for n in nodes]
+        rows += [
+            ((n.end_lineno or n.lineno) - n.lineno + 1, f"{path.relative_to(ROOT)}:{n.lineno} {n.name}") for n in nodes
+        ]
     for lines, name in sorted(rows, reverse=True)[:10]:
         session.log(f"{lines:5d} {name}")

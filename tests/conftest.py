@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,48 @@ def data_dir() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("real recordings are not here: set MICRORISK_DATA to their folder")
     return Path(folder)
+
+
+_EXERCISED = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_EXERCISED] = []
+
+
+@pytest.fixture
+def exercised(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """`exercised("book twin: 10,000 sequences")` puts a line into the closing list of the run."""
+    return request.config.stash[_EXERCISED].append
+
+
+def _tally(reports: list[pytest.TestReport]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for r in reports:
+        folder = str(Path(r.nodeid.split("::")[0]).parent)
+        counts[folder] = counts.get(folder, 0) + 1
+    return counts
+
+
+def _recordings(reports: list[pytest.TestReport]) -> int:
+    return sum("realdata" in r.keywords for r in reports)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """What this run exercised: tests by folder, real recordings, back ends, and what tests said themselves."""
+    passed = [r for r in terminalreporter.stats.get("passed", []) if r.when == "call"]
+    if not passed:
+        return
+    write = terminalreporter.write_line
+    terminalreporter.section("what was exercised")
+    for folder, n in sorted(_tally(passed).items()):
+        write(f"{folder}: {n} passed")
+    write(f"on real recordings: {_recordings(passed)} tests")
+    try:
+        from microrisk.score.backend import list_scorers
+    except ImportError:
+        return
+    for name, reason in sorted(list_scorers().items()):
+        write(f"scorer {name}: {'exercised' if reason is None else 'not available: ' + reason}")
+    for line in sorted(set(config.stash[_EXERCISED])):
+        write(line)
