@@ -43,7 +43,18 @@ class BookIntegrityError(MicroriskError, ValueError):
 
 
 class EncodeError(MicroriskError, ValueError):
-    """A message or event that the target format cannot hold, with field, value and range."""
+    """A message or event that the target format cannot hold.
+
+    Parameters
+    ----------
+    field : the field's name
+    value : what was asked for
+    allowed : the range or form that the format has, in words
+    """
+
+    def __init__(self, field: str, value: object = None, allowed: str = "") -> None:
+        super().__init__(f"{field} = {value!r}: allowed is {allowed}" if allowed else field)
+        self.field, self.value, self.allowed = field, value, allowed
 
 
 class WeightFileError(MicroriskError, ValueError):
@@ -64,3 +75,7 @@ class BackendUnavailable(MicroriskError, RuntimeError):
 
 class EvaluationError(MicroriskError, ValueError):
     """The harness refuses: splits that overlap, thresholds without calibration days, labels without episodes."""
+
+
+class OutputError(MicroriskError, OSError):
+    """A result could not be written: disk full, folder read-only. The text names the file (exit code 3)."""
