@@ -1,6 +1,7 @@
 """THE integer arithmetic: every rounding, saturation and table of scoring is a line here and nowhere else.
 
-Plain NumPy on int64; the fast forms (Numba, C++, CUDA, hardware) are tested equal to these functions, extremes included.
+Plain NumPy on int64; the fast forms (Numba, C++, CUDA, hardware) are tested equal to these functions, extremes
+included.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ def saturate(x: ArrayLike, fmt: Format) -> Ints:
 
 
 def round_shift(x: ArrayLike, shift: ArrayLike) -> Ints:
-    """x / 2**shift, halves up; no rounding term at shift 0. `shift` broadcasts, 0..62."""
+    """Quotient x / 2**shift, halves up; no rounding term at shift 0. `shift` broadcasts, 0..62."""
     s = np.asarray(shift, np.int64)
     half = np.where(s > 0, np.int64(1) << np.maximum(s - 1, 0), 0)
     return (np.asarray(x, np.int64) + half) >> s
@@ -44,7 +45,7 @@ def dense(x: ArrayLike, weight: ArrayLike, bias: ArrayLike, shift: ArrayLike, *,
 def sum_squares(x: ArrayLike, exponent: ArrayLike = 0) -> Ints:
     """Sum over the last axis of x**2 << exponent."""
     v = np.asarray(x, np.int64)
-    return ((v * v) << np.asarray(exponent, np.int64)).sum(axis=-1)
+    return np.asarray(((v * v) << np.asarray(exponent, np.int64)).sum(axis=-1))
 
 
 def lg(x: ArrayLike) -> Ints:

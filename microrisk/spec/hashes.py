@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ def _message_facts(m: messages.Message) -> list[Any]:
 
 
 def _record_facts(dtype: np.dtype[Any]) -> list[Any]:
-    fields = dtype.fields or {}
+    fields: Mapping[str, Any] = dtype.fields or {}
     return [dtype.itemsize, [[n, str(fields[n][0]), fields[n][1]] for n in dtype.names or ()]]
 
 
@@ -28,7 +29,7 @@ def abi_hash() -> str:
     """Records, enumerations and message layouts; compiled into the extension."""
     msgs = [_message_facts(m) for m in (*messages.ITCH, messages.MOLD_HEADER, messages.DBN_MBO)]
     recs = {n: _record_facts(d) for n, d in records.RECORDS.items()}
-    enums = {n: {k: int(v) for k, v in e.__members__.items()} for n, e in records.ENUMS.items()}
+    enums = {n: {k: v.value for k, v in e.__members__.items()} for n, e in records.ENUMS.items()}
     return _digest([msgs, recs, enums])
 
 
