@@ -270,13 +270,17 @@ class Weights:
         """What the vae makes of code vectors: int64[n, N_FEATURES] in CODE."""
         return self._chain(_as_codes(codes, mask), "vae.enc", "vae.dec")
 
+    def exposure(self, codes: ArrayLike) -> NDArray[np.int64]:
+        """The exposure head alone, of codes that are masked already: int64[n]."""
+        return self._chain(np.asarray(codes, np.int64), "exposure")[:, 0]
+
     def _heads(self, x: fixed.Ints, mask: int) -> fixed.Ints:
         mu = self._chain(x, "vae.enc")
         residual = np.where(mask_vector(mask), x - self._chain(mu, "vae.dec"), 0)
         t = self.tensors
         vae = fixed.sum_squares(residual, t["vae.residual_exp"]) + fixed.sum_squares(mu, t["vae.latent_exp"])
         maha = fixed.sum_squares(self._chain(x, "maha"))
-        exposure = self._chain(x, "exposure")[:, 0]
+        exposure = self.exposure(x)
         return np.stack([np.abs(x).max(axis=1), maha, vae, exposure], axis=1)
 
     def _chain(self, x: fixed.Ints, *nets: str) -> fixed.Ints:
