@@ -112,9 +112,9 @@ def book_window(
     at = np.searchsorted(times, columns + step_ns, side="left") - 1
     seen = depth[np.maximum(at, 0)] * (at >= 0)[:, None, None, None]
     bottom, n = _price_range(seen, tick, max_levels)
-    best = [np.where(seen[:, s, 0, 1] > 0, seen[:, s, 0, 0] * px_unit, np.nan) for s in (0, 1)]
+    best = [np.where(seen[:, s, 0, 1] > 0, seen[:, s, 0, 0], np.nan) * px_unit for s in (0, 1)]
     sides = [_fill(seen[:, s], bottom, n, tick) * qty_unit for s in (0, 1)]
-    px = (bottom + np.arange(n) * tick) * px_unit
+    px = np.asarray((bottom + np.arange(n) * tick) * px_unit, np.float64)
     return BookWindow(
         instrument, columns, px, sides[0], sides[1], best[0], best[1], _clip(trades or Trades(), columns, step_ns)
     )
@@ -136,7 +136,7 @@ def _price_range(seen: NDArray[np.int64], tick: int, max_levels: int) -> tuple[i
 
 
 def _fill(side: NDArray[np.int64], bottom: int, n: int, tick: int) -> NDArray[np.float64]:
-    """side int64[t, levels, 2] -> float64[n, t] by price row; prices outside are left out."""
+    """One side, int64[t, levels, 2] -> float64[n, t] by price row; prices outside are left out."""
     out = np.zeros((n, len(side)))
     row = (side[..., 0] - bottom) // tick
     t, k = np.nonzero((side[..., 1] > 0) & (row >= 0) & (row < n))

@@ -104,7 +104,7 @@ class HeadTrace:
 
 @dataclass(frozen=True)
 class Trades:
-    """Prints inside a book window: ns int64[n], px float64[n], qty float64[n], aggressor int8[n] (+1 bought, -1 sold)."""
+    """Prints: ns int64[n], px float64[n], qty float64[n], aggressor int8[n] (+1 bought, -1 sold)."""
 
     ns: Ints = field(default_factory=lambda: np.zeros(0, np.int64))
     px: Floats = field(default_factory=lambda: np.zeros(0))
