@@ -1,0 +1,40 @@
+"""Venue order ids that are text (UUIDs and the like) as dense u64 handles: 1, 2, 3 in the order of first sight."""
+
+from __future__ import annotations
+
+
+class Interner:
+    """Text ids <-> handles. Handle 0 is never given: it means "no order" in EVENT.
+
+    Only ids that may still be met are looked up (`handle`); `forget` takes one out of that table when its order is
+    gone, while its label stays readable, so memory grows by the length of an id per order and not by a table entry.
+    """
+
+    def __init__(self) -> None:
+        self._handles: dict[str, int] = {}
+        self._labels: list[str] = [""]
+
+    def intern(self, text: str) -> int:
+        """The handle of `text`, a new one when it is not known."""
+        handle = self._handles.get(text)
+        if handle is None:
+            handle = len(self._labels)
+            self._handles[text] = handle
+            self._labels.append(text)
+        return handle
+
+    def handle(self, text: str) -> int:
+        """The handle of a known id, 0 for an unknown one."""
+        return self._handles.get(text, 0)
+
+    def forget(self, text: str) -> None:
+        """`text` will not be met again; should it be, it gets a new handle."""
+        self._handles.pop(text, None)
+
+    def label(self, handle: int) -> str:
+        """The text of a handle; a handle never given reads as its number."""
+        return self._labels[handle] if 0 < handle < len(self._labels) else str(handle)
+
+    def __len__(self) -> int:
+        """Ids that may still be met."""
+        return len(self._handles)

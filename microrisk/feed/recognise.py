@@ -1,0 +1,102 @@
+"""Which format a file is, told by its first bytes alone.
+
+A recogniser answers for one format and must be silent about every other one; the order below puts the formats with a
+magic number first. `BOOK` is a book image in JSON: no feed, but what `--snapshot` wants.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from microrisk.feed.open import HEAD, Source
+from microrisk.spec.messages import ITCH_BY_CODE
+
+FORMATS = (
+    "itch50",
+    "dbn",
+    "lobster",
+    "coinbase",
+    "kraken",
+    "binance",
+    "bitstamp",
+    "bybit",
+    "cryptofeed",
+    "iex",
+    "tardis",
+)
+"""Names that `--format` knows."""
+BOOK = "book"
+
+_PCAP = frozenset({b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x0a\x0d\x0d\x0a"})
+# IEX-TP: version 1, reserved 0, protocol id of TOPS or DEEP in little-endian, channel 1
+_IEX_SEGMENT = re.compile(rb"\x01\x00[\x01-\x0f]\x80\x01\x00\x00\x00")
+_LOBSTER_ROW = re.compile(rb"\d+(\.\d{1,9})?,[1-7],-?\d+,\d+,-?\d+,-?1\r?(\n|$)")
+_LOBSTER_IMAGE = re.compile(rb"(-?\d+,\d+,-?\d+,\d+)(,-?\d+,\d+,-?\d+,\d+)*\r?(\n|$)")
+LOBSTER_IMAGE = "lobster image"
+
+
+def recognise(source: Source) -> str | None:
+    """One of FORMATS, BOOK, LOBSTER_IMAGE (the orderbook half of a pair), or None."""
+    return recognise_bytes(source.head(HEAD))
+
+
+def recognise_bytes(head: bytes) -> str | None:
+    """As `recognise`, from the first bytes of a file (up to HEAD of them)."""
+    if head[:3] == b"DBN":
+        return "dbn"
+    if head[:4] in _PCAP:
+        return "iex" if _IEX_SEGMENT.search(head) else "itch50"
+    if _is_itch(head):
+        return "itch50"
+    return _text_format(head)
+
+
+def is_capture(head: bytes) -> bool:
+    """Whether the bytes begin a pcap or pcapng file."""
+    return head[:4] in _PCAP
+
+
+def loose_framing(head: bytes) -> bool:
+    """Whether an ITCH file writes a zero in place of every length (some writers do)."""
+    return len(head) > 2 and head[:2] == b"\0\0" and chr(head[2]) in ITCH_BY_CODE
+
+
+def _is_itch(head: bytes) -> bool:
+    """The first messages are framed: every type is known and has its length (or a zero length throughout)."""
+    at = seen = 0
+    while at + 3 <= len(head) and seen < 8:
+        (length,) = struct.unpack_from(">H", head, at)
+        message = ITCH_BY_CODE.get(chr(head[at + 2]))
+        if message is None or length not in (0, message.length):
+            return False
+        at += 2 + message.length
+        seen += 1
+    # a file cut inside its first message still is that format; its feed says what is missing
+    return seen > 0
+
+
+def _text_format(head: bytes) -> str | None:
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if _LOBSTER_ROW.match(text):
+        return "lobster"
+    if _LOBSTER_IMAGE.match(text):
+        return LOBSTER_IMAGE
+    for name, pattern in _TEXT_FORMATS:
+        if pattern.search(text):
+            return name
+    return None
+
+
+# \A pins the beginning; without it the mark may stand anywhere in the head
+_TEXT_FORMATS = (
+    ("cryptofeed", re.compile(rb"\A(wss?|https?)://\S+ (<->|->|<-) ")),
+    ("tardis", re.compile(rb"\Aexchange,symbol,timestamp,local_timestamp,")),
+    ("bitstamp", re.compile(rb'\Aid,timestamp,exchange_timestamp,|"channel": ?"(live_orders|diff_order_book|order_book)_')),
+    ("binance", re.compile(rb'"e": ?"depthUpdate"|"stream": ?"\w+@|\A\{\s*"lastUpdateId"')),
+    ("bybit", re.compile(rb'"topic": ?"orderbook')),
+    ("kraken", re.compile(rb'"channel": ?"(book|level3)"|"book-(10|25|100|500|1000)"')),
+    (BOOK, re.compile(rb'\A\{\s*("sequence": ?\d+,\s*)?"(asks|bids)": ?\[')),
+    ("coinbase", re.compile(rb'\A[\[{].*?"(product_id|sequence|type)": ?.*?"(product_id|sequence|type)": ', re.DOTALL)),
+    ("coinbase", re.compile(rb'\A[\[{].*?"(product_id|sequence|type)":.*?"(product_id|sequence|type)":', re.DOTALL)),
+)
