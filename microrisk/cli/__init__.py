@@ -1,0 +1,35 @@
+"""The command line: wiring only. Every command reads its options, calls one function, and says what came out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from cyclopts import App, CycloptsError
+
+from microrisk.cli import machine, models, read, work
+from microrisk.cli.console import Exit, guarded, set_up_logs, tell
+
+app = App(
+    name="microrisk",
+    help="Rebuild order books from exchange feeds, score every event, flag microstructure that begins to break.",
+    help_format="plaintext",
+    version=lambda: version("microrisk"),
+    help_epilogue="Exit codes: 0 ok, 1 alerts below the asked level, 2 usage, 3 data integrity. "
+    "Results go to stdout, everything else to stderr.",
+)
+for part in (read, work, models, machine):
+    part.add_to(app)
+
+
+def main(tokens: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if tokens is None else tokens)
+    set_up_logs()
+    try:
+        command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    except CycloptsError as error:
+        tell(f"microrisk: {' '.join(str(error).split())}")
+        return int(Exit.USAGE)
+    return guarded(lambda: command(*bound.args, **bound.kwargs) or 0, as_json="--json" in words)

@@ -1,0 +1,249 @@
+"""Commands that read recordings: replay, features, score, convert."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+
+from microrisk.cli.console import Exit, progress, say, say_json, table, tell
+
+if TYPE_CHECKING:
+    from microrisk.pipeline.spine import Source
+
+Json = Annotated[bool, Parameter(name="--json", negative="", help="One JSON object on stdout, logs on stderr.")]
+Inputs = Annotated[list[Path], Parameter(help="Files or folders, in the order they continue each other.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Reading:
+    """What the content of a recording cannot say.
+
+    Parameters
+    ----------
+    format: itch50, dbn, lobster, coinbase, ... ; recognised from content unless given.
+    date: Session date (YYYY-MM-DD, New York) of a feed that carries only a time of day.
+    venue: Venue of the instruments, for feeds that do not name it.
+    snapshot: Book image in the venue's own form, loaded first.
+    """
+
+    format: str | None = None
+    date: str | None = None
+    venue: str | None = None
+    snapshot: Path | None = None
+
+    def source(self, inputs: list[Path]) -> Source:
+        """Inputs and options as the pipeline takes them."""
+        from microrisk.pipeline.spine import Source
+
+        snapshot = None if self.snapshot is None else str(self.snapshot)
+        return Source(tuple(map(str, inputs)), self.format, self.date, self.venue, snapshot)
+
+
+PLAIN = Reading()
+
+
+def replay(
+    inputs: Inputs,
+    /,
+    *,
+    reading: Reading = PLAIN,
+    bbo: Path | None = None,
+    book: Path | None = None,
+    depth: int = 10,
+    orders: Path | None = None,
+    strict: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Rebuild the books of recordings and check them.
+
+    Examples:
+      microrisk replay day.itch.gz --bbo bbo.parquet
+      microrisk replay messages.json.gz --snapshot level3.json.gz --orders orders.parquet --json
+      microrisk replay esh4.mbo.dbn.zst --strict
+
+    Parameters
+    ----------
+    bbo: Parquet of every change of the best price or size.
+    book: Parquet of every change of the first --depth levels.
+    depth: Levels a side of --book.
+    orders: Parquet of the orders that rest at the end.
+    strict: Exit with 3 when a hard count (gap, malformed, crossed, ...) is not zero.
+    """
+    from microrisk.pipeline import replay as run
+
+    with progress("replay") as bar:
+        result = run(reading.source(inputs), bbo=bbo, book=book, depth=depth, orders=orders, progress=bar)
+    _integrity(result)
+    if json:
+        say_json(result.to_json())
+    else:
+        _say_replay(result)
+    return result.strict_exit_code() if strict else result.exit_code()
+
+
+def _say_replay(result: Any) -> None:
+    say(f"{result.format}: {result.messages:,} messages, {result.events:,} book events, {result.live_orders:,} resting")
+    say(f"{result.seconds:.2f} s, {result.messages_per_second / 1e6:.2f} M messages/s, state {result.state_hash}")
+    shown = [[i["id"], i["tick"], i["lot"]] for i in result.instruments[:20]]
+    table(f"{len(result.instruments)} instruments", ["instrument", "tick", "lot"], shown)
+
+
+def _integrity(result: Any) -> None:
+    """Notices, the counts that are not zero, and the first findings, all on stderr."""
+    for notice in result.notices:
+        tell(f"notice: {notice}")
+    counts = ", ".join(f"{k} {v:,}" for k, v in result.integrity.items() if v)
+    tell(f"integrity: {counts or 'nothing found'}")
+    for f in result.findings[:5]:
+        what = ", ".join(f"{k} {f[k]}" for k in ("order", "px", "qty", "ts_event") if f[k] is not None)
+        tell(f"  {f['kind']} in {f['instrument']} at sequence {f['seq']}: {what}")
+    if result.error is not None:
+        tell(f"microrisk: the input broke off: {result.error}")
+
+
+def features(
+    inputs: Annotated[list[Path] | None, Parameter(help="Files or folders.")] = None,
+    /,
+    *,
+    reading: Reading = PLAIN,
+    model: str | None = None,
+    out: Path | None = None,
+    raw: Annotated[bool, Parameter(negative="")] = False,
+    list_: Annotated[bool, Parameter(name="--list", negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Write the 32 feature codes of every event, or list what the features are.
+
+    Examples:
+      microrisk features --list
+      microrisk features day.itch.gz --out codes.parquet
+
+    Parameters
+    ----------
+    model: Whose tables turn features into codes: a name of the registry or a folder (else the promoted one, else default).
+    out: Parquet to write.
+    raw: Add the integer features before the tables, columns <name>_raw.
+    list_: The table of features; nothing is read.
+    """
+    from microrisk.errors import UsageError
+
+    if list_:
+        return _list_features(json)
+    if not inputs or out is None:
+        raise UsageError("features needs an input and --out FILE, or --list")
+    from microrisk.pipeline import features as run
+
+    with progress("features") as bar:
+        result = run(reading.source(inputs), model=model, out=out, raw=raw, progress=bar)
+    _integrity(result)
+    if json:
+        say_json(result.to_json())
+    else:
+        say(f"{result.rows:,} rows of {result.messages:,} messages in {result.seconds:.2f} s -> {out}")
+    return result.exit_code()
+
+
+def _list_features(json: bool) -> int:
+    from microrisk.spec.features import FEATURES
+
+    if json:
+        rows = [
+            {"index": f.index, "name": f.name, "formula": f.formula, "needs": sorted(f.needs), "source": f.source}
+            for f in FEATURES
+        ]
+        say_json({"features": rows})
+    else:
+        cells = [[f.index, f.name, f.formula, " ".join(sorted(f.needs)), f.source] for f in FEATURES]
+        table("features", ["#", "name", "formula", "needs", "source"], cells)
+    return Exit.OK
+
+
+def score(
+    inputs: Inputs,
+    /,
+    *,
+    reading: Reading = PLAIN,
+    model: str | None = None,
+    backend: Literal["auto", "cpu", "cuda", "reference", "rtl", "fpga"] = "auto",
+    out: Path | None = None,
+    ticks: Annotated[bool, Parameter(negative="")] = False,
+    fail_on: float | None = None,
+    json: Json = False,
+) -> int:
+    """Score every event and raise alerts.
+
+    Examples:
+      microrisk score day.itch.gz --out scores.parquet
+      microrisk score day.dbn.zst --fail-on 1e-5 --json
+
+    Parameters
+    ----------
+    model: A name of the registry or a folder (else the promoted one, else default).
+    backend: Who computes the heads; all give the same numbers.
+    out: Parquet of one row an event.
+    ticks: Rows for staleness ticks too.
+    fail_on: Exit with 1 when an alert's tail probability is below this.
+    """
+    from microrisk.pipeline import score as run
+
+    with progress("score") as bar:
+        result = run(
+            reading.source(inputs), model=model, backend=backend, out=out, ticks=ticks, fail_on=fail_on, progress=bar
+        )
+    _integrity(result)
+    for line in result.marks():
+        tell(line)
+    if json:
+        say_json(result.to_json())
+    else:
+        _say_score(result)
+    return result.exit_code()
+
+
+def _say_score(result: Any) -> None:
+    say(f"{result.rows:,} rows by {result.backend} in {result.seconds:.2f} s, model {result.model['name']}")
+    cells = [[head, n, f"{result.alerts_per_hour[head]:.2f}"] for head, n in result.alerts.items()]
+    table(f"alerts in {result.hours:.2f} h of market time", ["head", "alerts", "an hour"], cells)
+
+
+def convert(
+    inputs: Inputs,
+    /,
+    *,
+    to: Literal["itch50", "lobster", "parquet"],
+    out: Path,
+    reading: Reading = PLAIN,
+    json: Json = False,
+) -> int:
+    """Turn a recording into another format.
+
+    Examples:
+      microrisk convert messages.json.gz --snapshot level3.json.gz --to itch50 --out btc.itch
+      microrisk convert day.itch.gz --to parquet --out catalog/
+
+    Parameters
+    ----------
+    to: itch50 (one file), lobster (a folder), parquet (a catalog data/<type>/<INSTRUMENT.VENUE>/...).
+    out: File or folder to write.
+    """
+    from microrisk.pipeline import convert as run
+
+    with progress("convert") as bar:
+        result = run(reading.source(inputs), to=to, out=out, progress=bar)
+    _integrity(result)
+    if json:
+        say_json(result.to_json())
+    else:
+        for path, rows in result.files.items():
+            say(f"{path}: {rows:,}")
+    return result.exit_code()
+
+
+def add_to(app: App) -> None:
+    """Register these commands."""
+    for command in (replay, features, score, convert):
+        app.command(command)

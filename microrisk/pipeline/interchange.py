@@ -1,0 +1,107 @@
+"""convert: a recording in another format, through the same feeds and books as everything else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microrisk.errors import UsageError
+from microrisk.feed.base import midnight_ns
+from microrisk.feed.encode import ItchEncoder
+from microrisk.feed.scale import Scale, choose_scale
+from microrisk.pipeline.catalog import Catalog, bbo_rows, event_rows, trade_rows
+from microrisk.pipeline.sink import replacing
+from microrisk.pipeline.spine import Inputs, Outcome, Progress, Source, Spine
+from microrisk.pipeline.tables import Names
+from microrisk.spec.records import Action
+from microrisk.spec.units import NS_PER_S
+
+Ints = NDArray[np.int64]
+NONE: Ints = np.zeros(0, np.int64)
+PRICED = [int(a) for a in (Action.ADD, Action.MODIFY, Action.REPLACE, Action.REDUCE, Action.TRADE)]
+"""Actions whose prices and sizes a scale has to hold; a reduction that carries no price has 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConvertResult(Outcome):
+    """What was written: path -> rows or messages."""
+
+    files: dict[str, int]
+
+
+def convert(
+    inputs: Inputs, *, to: str, out: str | Path, progress: Progress | None = None, **options: str | None
+) -> ConvertResult:
+    """Write a recording as `to`: "itch50" (one file), "lobster" (a folder) or "parquet" (a catalog).
+
+    The books are rebuilt on the way, so `integrity` is that of a replay. Raises UsageError for an unknown target,
+    EncodeError for an event that the target cannot hold, else as in `replay`.
+    """
+    writers = {"itch50": _to_itch, "lobster": _to_lobster, "parquet": _to_parquet}
+    if to not in writers:
+        raise UsageError(f"cannot convert to {to!r}; known are {', '.join(writers)}")
+    source = Source.of(inputs, **options)
+    return writers[to](source, Path(out), progress)
+
+
+def _to_itch(source: Source, out: Path, progress: Progress | None) -> ConvertResult:
+    """Three readings: books and checks, the range of prices and sizes (for a scale that loses nothing), the bytes."""
+    spine = Spine(source)
+    for _ in spine.chunks(progress):
+        pass
+    first, _ = spine.span()
+    day = datetime.fromtimestamp((first or 0) / NS_PER_S, ZoneInfo("America/New_York")).date()
+    scales, symbols = _scales(source)
+    encoder = ItchEncoder(symbols, scales, midnight_ns=midnight_ns(day))
+    feed = source.open()
+    with replacing(out) as file:
+        for events in feed.events():
+            file.write(encoder.encode(events))
+        file.write(encoder.end())
+        size = file.tell()
+    sidecar = encoder.write_sidecar(out)
+    outcome = spine.outcome()
+    left = ", ".join(f"{k} {v}" for k, v in sorted(encoder.counts.items()) if v)
+    outcome["notices"].append(f"session date {day}: read it back with --date {day}; left out or changed: {left or 0}")
+    return ConvertResult(**outcome, files={str(out): size, str(sidecar): sidecar.stat().st_size})
+
+
+def _scales(source: Source) -> tuple[dict[int, Scale], dict[int, str]]:
+    """Scale and symbol of every instrument, from all of its order prices and sizes."""
+    px: dict[int, Ints] = {}
+    qty: dict[int, Ints] = {}
+    feed = source.open()
+    for events in feed.events():
+        sized = events[np.isin(events["action"], PRICED)]
+        for index in map(int, np.unique(sized["instrument"])):
+            mine = sized[sized["instrument"] == index]
+            px[index] = np.union1d(px.get(index, NONE), mine["px"][mine["px"] != 0])
+            qty[index] = np.union1d(qty.get(index, NONE), mine["qty"])
+    known = feed.instruments()
+    scales = {
+        i: choose_scale(px[i], qty[i], px_exp=known[i].px_exp, qty_exp=known[i].qty_exp) for i in px if i in known
+    }
+    return scales, {i: entry.symbol for i, entry in known.items()}
+
+
+def _to_parquet(source: Source, out: Path, progress: Progress | None) -> ConvertResult:
+    """Books and trades come from the engine, events from a second reading."""
+    spine = Spine(source)
+    spine.engine.record_bbo()
+    spine.engine.record_views()
+    catalog = Catalog(out)
+    for _ in spine.chunks(progress):
+        catalog.add("bbo", bbo_rows(spine.engine.take_bbo(), spine.names))
+        catalog.add("trades", trade_rows(spine.engine.take_views(), spine.names))
+    catalog.close()
+    again = source.open()
+    names = Names(again)
+    for events in again.events():
+        catalog.add("events", event_rows(events, names))
+    catalog.close()
+    return ConvertResult(**spine.outcome(), files=catalog.files)
