@@ -82,7 +82,7 @@ def itch_stream(
     sparse_refs: bool = False,
     seed: int = 20261122,
 ) -> Workload:
-    """Order flow with the message mix of a published Nasdaq day (adds 44 %, deletes 42 %, replaces 8 %, rest executions).
+    """Order flow with the mix of a published Nasdaq day (adds 44 %, deletes 42 %, replaces 8 %, rest executions).
 
     Each order is added at a random time, may be partly executed or replaced once, and is deleted after an exponential
     lifetime unless the stream ends first. Prices stay on their side of a fixed middle: the book never crosses.

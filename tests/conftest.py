@@ -62,7 +62,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         from microrisk.score.backend import list_scorers
     except ImportError:
         return
-    for name, reason in sorted(list_scorers().items()):
-        write(f"scorer {name}: {'exercised' if reason is None else 'not available: ' + reason}")
+    for scorer in list_scorers():
+        write(f"scorer {scorer.name}: {scorer.unavailable or 'runs here'}")
     for line in sorted(set(config.stash[_EXERCISED])):
         write(line)
