@@ -21,6 +21,8 @@ DECODERS = {
 }
 """Format -> module with `open_sources(sources, *, date, venue, snapshot)`; imported when asked for."""
 
+_A_BOOK = "a book image, not a message feed: give the messages as input and the image as --snapshot"
+
 
 def open_feed(
     inputs: Sequence[str | Path],
@@ -50,7 +52,7 @@ def open_feed(
     sources = find_sources(inputs)
     given = {Path(i) for i in inputs}
     kinds = [(source, recognise(source)) for source in sources]
-    name = format or _format_of(kinds, given)
+    name = format or _format_of(kinds)
     if name not in DECODERS:
         raise UsageError(f"{name} is a known format, but there is no decoder for it yet; there is one for {_listed()}")
     chosen, notices = _choose(kinds, given, name)
@@ -77,7 +79,7 @@ def _family(kind: str | None) -> str | None:
     return "lobster" if kind == LOBSTER_IMAGE else kind
 
 
-def _format_of(kinds: Sequence[tuple[Source, str | None]], given: set[Path]) -> str:
+def _format_of(kinds: Sequence[tuple[Source, str | None]]) -> str:
     """The one format of the inputs."""
     found = {_family(kind): source for source, kind in reversed(kinds) if kind not in (None, BOOK)}
     if len(found) > 1:
@@ -87,7 +89,7 @@ def _format_of(kinds: Sequence[tuple[Source, str | None]], given: set[Path]) -> 
         return str(next(iter(found)))
     source, kind = kinds[0]
     if kind == BOOK:
-        raise UsageError(f"{source.label} is a book image, not a message feed: give the messages as input and this as --snapshot")
+        raise UsageError(f"{source.label} is {_A_BOOK}")
     if not source.head(4096).strip(b" \t\r\n[]{}"):
         raise FeedError("the input is empty", path=source.label)
     raise UsageError(f"the format of {source.label} is not known; name one with --format: {', '.join(FORMATS)}")
@@ -104,5 +106,5 @@ def _choose(
     left = [source.label for source, _ in kinds if source not in chosen]
     books = [s.label for s, kind in kinds if kind == BOOK and s in chosen]
     if books:
-        raise UsageError(f"{books[0]} is a book image, not a message feed: give it as --snapshot")
+        raise UsageError(f"{books[0]} is {_A_BOOK}")
     return chosen, [f"left out, not {name}: {', '.join(left)}"] if left else []

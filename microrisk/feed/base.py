@@ -24,6 +24,9 @@ from microrisk.spec.venues import VENUES
 CHUNK_EVENTS = 16_384
 """Events (or messages) that one `pump` applies at most, apart from a feed's own grouping."""
 
+ALL_INSTRUMENTS = 0xFFFFFFFF
+"""Instrument of a finding (or a trading state) that concerns the whole feed."""
+
 Events = NDArray[np.void]
 
 
@@ -128,7 +131,7 @@ class ChunkFeed:
     def _chunk(self) -> Events | None:
         raise NotImplementedError
 
-    def _find(self, kind: Integrity, n: int = 1, instrument: int = 0) -> None:
+    def _find(self, kind: Integrity, n: int = 1, instrument: int = ALL_INSTRUMENTS) -> None:
         if n:
             key = (int(kind), int(instrument))
             self._findings[key] = self._findings.get(key, 0) + int(n)

@@ -9,8 +9,11 @@ from __future__ import annotations
 import re
 import struct
 
+from microrisk.errors import FeedError
+from microrisk.feed.mold import HEADER as MOLD
 from microrisk.feed.open import HEAD, Source
-from microrisk.spec.messages import ITCH_BY_CODE
+from microrisk.feed.pcap import iter_udp
+from microrisk.spec.messages import ITCH_BY_CODE, MOLD_END_OF_SESSION, MOLD_HEARTBEAT
 
 FORMATS = (
     "itch50",
@@ -28,7 +31,7 @@ FORMATS = (
 """Names that `--format` knows."""
 BOOK = "book"
 
-_PCAP = frozenset({b"\xd4\xc3\xb2\xa1", b"\xa1\xb2\xc3\xd4", b"\x4d\x3c\xb2\xa1", b"\xa1\xb2\x3c\x4d", b"\x0a\x0d\x0d\x0a"})
+_PCAP = frozenset(map(bytes.fromhex, ("d4c3b2a1", "a1b2c3d4", "4d3cb2a1", "a1b23c4d", "0a0d0d0a")))
 # IEX-TP: version 1, reserved 0, protocol id of TOPS or DEEP in little-endian, channel 1
 _IEX_SEGMENT = re.compile(rb"\x01\x00[\x01-\x0f]\x80\x01\x00\x00\x00")
 _LOBSTER_ROW = re.compile(rb"\d+(\.\d{1,9})?,[1-7],-?\d+,\d+,-?\d+,-?1\r?(\n|$)")
@@ -46,10 +49,40 @@ def recognise_bytes(head: bytes) -> str | None:
     if head[:3] == b"DBN":
         return "dbn"
     if head[:4] in _PCAP:
-        return "iex" if _IEX_SEGMENT.search(head) else "itch50"
+        return _capture_format(head)
     if _is_itch(head):
         return "itch50"
     return _text_format(head)
+
+
+def _capture_format(head: bytes) -> str | None:
+    """The format of the first datagrams of a capture that look like one."""
+    found = None
+    try:
+        for datagram in iter_udp(head):
+            if _IEX_SEGMENT.match(datagram.payload):
+                return "iex"
+            sure = _is_mold_itch(datagram.payload)
+            if sure:
+                return "itch50"
+            found = "itch50" if sure is None else found
+    except FeedError:
+        return None
+    return found
+
+
+def _is_mold_itch(payload: memoryview) -> bool | None:
+    """Whether a datagram is MoldUDP64 with ITCH inside; None when it has no blocks to tell by."""
+    if len(payload) < MOLD.size:
+        return False
+    _, _, count = MOLD.unpack_from(payload)
+    if len(payload) == MOLD.size:
+        return None if count in (MOLD_HEARTBEAT, MOLD_END_OF_SESSION) else False
+    if len(payload) < MOLD.size + 3 or count in (MOLD_HEARTBEAT, MOLD_END_OF_SESSION):
+        return False
+    length = payload[MOLD.size] << 8 | payload[MOLD.size + 1]
+    message = ITCH_BY_CODE.get(chr(payload[MOLD.size + 2]))
+    return message is not None and message.length == length
 
 
 def is_capture(head: bytes) -> bool:
@@ -92,7 +125,7 @@ def _text_format(head: bytes) -> str | None:
 _TEXT_FORMATS = (
     ("cryptofeed", re.compile(rb"\A(wss?|https?)://\S+ (<->|->|<-) ")),
     ("tardis", re.compile(rb"\Aexchange,symbol,timestamp,local_timestamp,")),
-    ("bitstamp", re.compile(rb'\Aid,timestamp,exchange_timestamp,|"channel": ?"(live_orders|diff_order_book|order_book)_')),
+    ("bitstamp", re.compile(rb'\Aid,timestamp,exchange_timestamp,|"(live_orders|diff_order_book|order_book)_')),
     ("binance", re.compile(rb'"e": ?"depthUpdate"|"stream": ?"\w+@|\A\{\s*"lastUpdateId"')),
     ("bybit", re.compile(rb'"topic": ?"orderbook')),
     ("kraken", re.compile(rb'"channel": ?"(book|level3)"|"book-(10|25|100|500|1000)"')),

@@ -1,0 +1,255 @@
+"""Nasdaq TotalView-ITCH 5.0: length-prefixed files, and captures (pcap, pcapng) of MoldUDP64.
+
+Rules (Nasdaq TotalView-ITCH 5.0 specification, MoldUDP64 1.00):
+
+1. A file is a run of messages, each behind its length in two big-endian bytes; a zero length ends it, unless a known
+   type follows: then it is the framing of a writer that leaves the lengths out.
+2. Times are nanoseconds since midnight in New York; the session date comes from the file name or from the caller.
+3. The instrument of an event is the stock locate, which is valid for one day; its symbol comes from the directory.
+4. `seq` is the 1-based number of the message in its file, in a capture the MoldUDP64 sequence.
+5. Prices are in 1e-4 dollars, sizes in shares.
+6. A file after the first begins anew (with numbers of its own) when it begins with a message; otherwise it goes on in
+   the middle of the message in which the file before it stopped.
+7. Bytes of a message that is not there in full at the end are one `malformed`, with the offset in a notice.
+8. In a capture every line (A, B, retransmission) is merged by sequence: the first copy counts, later ones are
+   `duplicate_seq`, a hole is a `gap`. `ts_recv` is the time of capture.
+
+The C++ core decodes; with its engine a file is decoded and applied one message at a time without the events in between.
+"""
+
+from __future__ import annotations
+
+import mmap
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from microrisk._core import ItchDecoder
+from microrisk.errors import UsageError
+from microrisk.feed.base import (
+    CHUNK_EVENTS,
+    ChunkFeed,
+    Events,
+    Instrument,
+    empty_events,
+    instrument,
+    session_day,
+    session_midnight,
+    venue_of,
+)
+from microrisk.feed.mold import MoldReader
+from microrisk.feed.open import Source, Window
+from microrisk.feed.pcap import CaptureCounters, iter_udp
+from microrisk.feed.recognise import is_capture, loose_framing, recognise
+from microrisk.spec.features import ALL_MASK
+from microrisk.spec.records import Integrity
+from microrisk.spec.units import NULL_TS
+
+_DECODER_COUNTS = (Integrity.malformed, Integrity.unknown_type, Integrity.trailing)
+_MOLD_COUNTS = (
+    Integrity.gap,
+    Integrity.duplicate_seq,
+    Integrity.session_reset,
+    Integrity.malformed,
+    Integrity.trailing,
+)
+
+
+def open_sources(
+    sources: Sequence[Source], *, date: str | None, venue: str | None, snapshot: Source | None
+) -> ChunkFeed:
+    """The feed of ITCH files or of captures; both kinds together are refused."""
+    if snapshot is not None:
+        raise UsageError("itch50 takes no --snapshot: a file begins with the day's first message")
+    captures = [is_capture(s.head(4)) for s in sources]
+    if any(captures) and not all(captures):
+        raise UsageError("captures and ITCH files cannot be one feed")
+    days = {day for s in sources if (day := session_day(s.name, date)) is not None}
+    if len(days) > 1:
+        raise UsageError(f"one feed is one session, these are {', '.join(sorted(map(str, days)))}")
+    kind = ItchCapture if captures[0] else ItchFile
+    return kind(sources, date, venue_of(venue, "XNAS"))
+
+
+class _Itch(ChunkFeed):
+    """What files and captures share: instruments out of the directories, findings out of the decoders' counts."""
+
+    format = "itch50"
+    mask = ALL_MASK
+
+    def __init__(self, sources: Sequence[Source], date: str | None, venue: str) -> None:
+        super().__init__()
+        self._venue = venue
+        self._midnight = session_midnight(sources[0].name, date, self.notices)
+        self._symbols: dict[int, str] = {}
+        self._before = 0
+        self._in_core = False
+        self._seen = dict.fromkeys(_DECODER_COUNTS, 0)
+        self._decoder = self._new_decoder(loose=False)
+
+    def _new_decoder(self, *, loose: bool) -> ItchDecoder:
+        self._seen = dict.fromkeys(_DECODER_COUNTS, 0)
+        return ItchDecoder(midnight_ns=self._midnight, loose_framing=loose)
+
+    def _count_decoder(self) -> None:
+        """Hand over what the decoder has counted since the last time, unless the core has counted it already."""
+        self.messages = self._before + self._decoder.messages
+        for kind in _DECODER_COUNTS:
+            now = int(getattr(self._decoder, kind.name))
+            self._find(kind, 0 if self._in_core else now - self._seen[kind])
+            self._seen[kind] = now
+
+    def instruments(self) -> dict[int, Instrument]:
+        """Stock locate -> instrument, every one that the directory or an order has named."""
+        return {i: instrument(s, self._venue) for i, s in (self._symbols | self._decoder.symbols()).items() if s}
+
+
+class ItchFile(_Itch):
+    """Length-prefixed files that continue each other."""
+
+    def __init__(self, sources: Sequence[Source], date: str | None, venue: str) -> None:
+        super().__init__(sources, date, venue)
+        self._runs = _runs(sources)
+        self._total = len(self._runs)
+        self._window: Window | None = None
+
+    @property
+    def progress(self) -> float:
+        """Share of the stored bytes read, every run weighing the same."""
+        done = self._total - len(self._runs)
+        here = self._window.progress if self._window else 1.0
+        return min(1.0, (max(done - 1, 0) + here) / self._total) if done else 0.0
+
+    def pump(self, engine: Any) -> bool:
+        """Decode and apply the next messages inside the core; an engine without `run_itch` gets the events."""
+        if not hasattr(engine, "run_itch"):
+            return super().pump(engine)
+        self._in_core = True
+        more = self._advance(lambda w: int(engine.run_itch(self._decoder, w.data, w.start, CHUNK_EVENTS)))
+        for kind, n, index in self.drain():
+            engine.count(kind, n, index)
+        if not more:
+            self._must_have_messages()
+        return more
+
+    def _chunk(self) -> Events | None:
+        out, n = empty_events(CHUNK_EVENTS), 0
+
+        def decode(w: Window) -> int:
+            nonlocal n
+            n, offset = self._decoder.decode(w.data, w.start, out)
+            return int(offset)
+
+        return out[:n] if self._advance(decode) else None
+
+    def _advance(self, step: Any) -> bool:
+        """Let `step(window)` use bytes (it returns the new start); False when every file has been read."""
+        while True:
+            if self._window is None and not self._open_run():
+                return False
+            w = self._window
+            assert w is not None
+            before, start = self._decoder.messages, w.start
+            if w.start < len(w.data):
+                w.start = step(w)
+            if self._decoder.messages > before or w.start > start:
+                self._count_decoder()
+                return True
+            if not w.grow():
+                self._close_run(w)
+
+    def _open_run(self) -> bool:
+        if not self._runs:
+            return False
+        run = self._runs.pop(0)
+        self._symbols |= self._decoder.symbols()
+        self._before += self._decoder.messages
+        self._decoder = self._new_decoder(loose=loose_framing(run[0].head(16)))
+        self._window = Window(run)
+        return True
+
+    def _close_run(self, w: Window) -> None:
+        rest = len(w.data) - w.start
+        for cut in w.cuts:
+            self.notices.append(cut)
+        if rest and not w.cuts:
+            self.notices.append(f"the input ends inside a message: {rest} bytes left at offset {w.offset}")
+        self._find(Integrity.malformed, max(len(w.cuts), 1 if rest else 0))
+        self._count_decoder()
+        self._window = None
+
+
+def _runs(sources: Sequence[Source]) -> list[list[Source]]:
+    """Group the files: one that does not begin with a message belongs to the run of the one before it (rule 6)."""
+    runs: list[list[Source]] = []
+    for source in sources:
+        if runs and recognise(source) != "itch50":
+            runs[-1].append(source)
+        else:
+            runs.append([source])
+    return runs
+
+
+class ItchCapture(_Itch):
+    """Captures of MoldUDP64, merged by sequence over all files."""
+
+    def __init__(self, sources: Sequence[Source], date: str | None, venue: str) -> None:
+        super().__init__(sources, date, venue)
+        self._sources = list(sources)
+        self._reader = MoldReader()
+        self._mold_seen = dict.fromkeys(_MOLD_COUNTS, 0)
+        self._done = 0
+        self._blocks = self._all_blocks()
+
+    @property
+    def progress(self) -> float:
+        """Share of the files read."""
+        return self._done / len(self._sources)
+
+    def _all_blocks(self) -> Iterator[tuple[int, int, memoryview]]:
+        """(sequence, receive time, message) of all captures."""
+        for source in self._sources:
+            counters = CaptureCounters()
+            for datagram in iter_udp(self._whole(source), counters):
+                yield from self._reader.datagram(datagram.payload, datagram.ts)
+            self._close_capture(source, counters)
+            self._done += 1
+
+    def _whole(self, source: Source) -> memoryview:
+        """The capture as one buffer: mapped, after unpacking into a nameless temporary file if it is compressed."""
+        view = source.mapped()
+        if view is None:
+            stream = source.stream()
+            with tempfile.TemporaryFile() as f:
+                for piece in stream:
+                    f.write(piece)
+                f.flush()
+                view = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) if stream.offset else None
+            if stream.cut:
+                self.notices.append(stream.cut)
+                self._find(Integrity.malformed)
+        return memoryview(view if view is not None else b"")
+
+    def _close_capture(self, source: Source, counters: CaptureCounters) -> None:
+        if counters.truncated_at >= 0:
+            self.notices.append(f"{source.label}: the capture breaks off in the record at {counters.truncated_at}")
+        if counters.fragments:
+            self.notices.append(f"{source.label}: {counters.fragments} IP fragments were not put together")
+        self._find(Integrity.malformed, counters.cut + counters.fragments + (counters.truncated_at >= 0))
+
+    def _chunk(self) -> Events | None:
+        out, n = empty_events(CHUNK_EVENTS), 0
+        for seq, ts, block in self._blocks:
+            if len(block):  # an empty block only uses up its number
+                n += self._decoder.message(block, seq, ts if ts else NULL_TS, out[n:])
+            if n == len(out):
+                break
+        self._count_decoder()
+        self._count_mold()
+        return out[:n] if n or self._done < len(self._sources) else None
+
+    def _count_mold(self) -> None:
+        for kind in _MOLD_COUNTS:
+            now = int(getattr(self._reader.counters, kind.name))
+            self._find(kind, now - self._mold_seen[kind])
+            self._mold_seen[kind] = now
