@@ -64,9 +64,8 @@ def fuzz(session: nox.Session) -> None:
     """libFuzzer on decoder and book with sanitizers, 60 seconds (clang needed); `-- SECONDS` for longer."""
     seconds = session.posargs[0] if session.posargs else "60"
     build = ROOT / "build" / "fuzz"
-    session.run(
-        "cmake", "-S", ".", "-B", str(build), "-DMICRORISK_FUZZ=ON", "-DCMAKE_CXX_COMPILER=clang++", external=True
-    )
+    options = ["-DMICRORISK_FUZZ=ON", "-DCMAKE_CXX_COMPILER=clang++"]
+    session.run("cmake", "-S", ".", "-B", str(build), *options, external=True)
     session.run("cmake", "--build", str(build), "--target", "fuzz_itch", "-j2", external=True)
     corpus = build / "corpus"
     corpus.mkdir(exist_ok=True)
@@ -78,26 +77,10 @@ def sanitize(session: nox.Session) -> None:
     """The book and feed tests on an address + undefined-behaviour build of the extension."""
     target = ROOT / "build" / "sanitize"
     site = target / "site"
-    session.run(
-        "python",
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-deps",
-        "--no-build-isolation",
-        "--target",
-        str(site),
-        "-C",
-        "cmake.define.MICRORISK_SANITIZE=ON",
-        "-C",
-        f"build-dir={target}/cmake",
-        ".",
-    )
-    libasan = subprocess.run(
-        ["c++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True
-    ).stdout.strip()
-    env = {"LD_PRELOAD": libasan, "ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": str(site), "NUMBA_DISABLE_JIT": "0"}
+    config = ["-C", "cmake.define.MICRORISK_SANITIZE=ON", "-C", f"build-dir={target}/cmake"]
+    session.run("python", "-m", "pip", "install", "-q", "--no-deps", "--target", str(site), "--upgrade", *config, ".")
+    found = subprocess.run(["c++", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
+    env = {"LD_PRELOAD": found.stdout.strip(), "ASAN_OPTIONS": "detect_leaks=0", "PYTHONPATH": str(site)}
     session.run("python", "-m", "pytest", "-q", "tests/book", "tests/feed", env={**os.environ, **env})
 
 

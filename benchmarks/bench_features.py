@@ -29,7 +29,7 @@ def views(stream: Workload) -> NDArray[np.void]:
 
 def test_kernel(benchmark, views: NDArray[np.void]) -> None:
     table = expand(load_model("default").table_for().table)
-    raw, codes, produced = benchmark.pedantic(
+    _raw, codes, produced = benchmark.pedantic(
         lambda: run_views(views, initial_state(TICK, LOT), table), rounds=7, warmup_rounds=1
     )
     benchmark.extra_info["views"] = len(views)
