@@ -119,9 +119,12 @@ class Curve:
     hours: float
 
     def threshold(self, budget: float) -> float:
-        """Lowest score that must not fire: alarm = score > threshold. At most `budget` alarms an hour here.
+        """Score that must be exceeded for an alarm: at most `budget` alarms an hour on these sessions.
 
-        Raises EvaluationError when the sessions are too short to see one alarm of the budget.
+        It lies just below the peak of the last alarm that the budget allows, because a threshold at the next peak
+        would on average let one more through on new sessions. Where even one value fires too often (a constant, a
+        rule that is 0 in clean time), only what lies above it is an alarm. Raises EvaluationError when the sessions
+        are too short to see one alarm of the budget.
         """
         allowed = budget * self.hours
         if allowed < 1:
@@ -129,8 +132,11 @@ class Curve:
                 f"calibration of {self.hours:.2f} h is too short for {budget:g} false alarms/h: "
                 f"it needs {1 / budget:.2f} h"
             )
-        over = np.flatnonzero(self.count > allowed)
-        return float(self.value[over[0]]) if len(over) else -np.inf
+        if not len(self.value):
+            return -np.inf
+        steps = np.flatnonzero(np.diff(self.count, prepend=0) > 0)
+        within = steps[self.count[steps] <= allowed]
+        return float(np.nextafter(self.value[within[-1]], -np.inf) if len(within) else self.value[0])
 
 
 def curve(grids: Sequence[Grid]) -> Curve:

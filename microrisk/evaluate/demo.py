@@ -96,7 +96,9 @@ def demo(
     session = planted(seed, minutes * 60)
     capture = folder / "market.pcap"
     write_mold_pcap(session, capture)
-    say(f"{len(session.events):,} events -> {capture} ({capture.stat().st_size / 1e6:.1f} MB); scoring (kernels compile)")
+    say(
+        f"{len(session.events):,} events -> {capture} ({capture.stat().st_size / 1e6:.1f} MB); scoring (kernels compile)"
+    )
     run = _score(capture, weights, folder / "scores.parquet")
     say(f"{len(run.rows):,} rows in {run.spine.seconds:.1f} s; writing the report")
     report = _report(session, run, weights, facts, capture)
@@ -136,7 +138,9 @@ def _report(session: Session, run: _Run, weights: Weights, facts: dict[str, Any]
     names = {i: entry.id for i, entry in run.spine.instruments() if entry is not None}
     level = weights.level_for(None, run.stage.mask)
     labels = {i: s.id for i, s in session.instruments.items()}
-    planted_ = [PlantedEpisode(e.kind, e.start_ns, e.end_ns, e.strength, labels[e.instrument or 1]) for e in session.episodes]
+    planted_ = [
+        PlantedEpisode(e.kind, e.start_ns, e.end_ns, e.strength, labels[e.instrument or 1]) for e in session.episodes
+    ]
     episodes, marks = match(planted_, alerts(run.rows, names, run.stage.mask))
     outcome = run.spine.outcome()
     span = (int(run.rows["now"][-1]) - int(run.rows["now"][0])) / 1e9

@@ -56,7 +56,9 @@ def noise_split(sessions: int = 6, episodes: int = 6, rows_per_second: int = 4) 
         at = np.sort(rng.choice(np.arange(30, 1700, 40), planted, replace=False)) * SECOND
         spans = [Span(KINDS[i % 3], int(a), int(a) + int(rng.integers(2, 20)) * SECOND) for i, a in enumerate(at)]
         codes = np.clip(rng.normal(0, 16, (len(now), 32)), -128, 127).astype(np.int8)
-        return Track(name, "TEST.SIM", now, codes=codes, columns={"score": rng.random(len(now))}, episodes=spans, seed=seed)
+        return Track(
+            name, "TEST.SIM", now, codes=codes, columns={"score": rng.random(len(now))}, episodes=spans, seed=seed
+        )
 
     return Split(
         train=[track("train", 0, 1)],
