@@ -1,0 +1,300 @@
+"""Training on arrays of codes: VAE and exposure head in float, then a fine-tune on the integer grid.
+
+CPU, a few tens of seconds; the same codes, settings and torch give the same weights. What is taught with which data is
+the caller's business (evaluate/ assembles the sets and keeps their days apart).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from microrisk.errors import EvaluationError
+from microrisk.model import maha
+from microrisk.model.floatnet import FloatNetwork
+from microrisk.model.network import Network, unit_codes
+from microrisk.model.quantise import Scales, area_under_curve, choose_scales
+from microrisk.spec.features import ALL_MASK
+from microrisk.spec.records import N_FEATURES
+from microrisk.spec.weightfile import LAYERS
+from microrisk.weights import mask_vector
+
+Progress = Callable[[str, float], None]
+"""Called with the stage's name and the share of it that is done, 0..1."""
+Codes = NDArray[np.int8]
+
+ACTIVE_VARIANCE = 0.01
+"""A latent whose mean varies less than this over the data carries nothing."""
+LEAST_ACTIVE = 3
+"""Fewer active latents than this are called a collapse."""
+LEAST_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a training run.
+
+    Attributes
+    ----------
+    seed : of first weights, batches and noise
+    vae_steps, exposure_steps, tune_steps : optimiser steps of the three stages
+    batch : rows a step
+    rate, tune_rate : highest learning rates (they fall as a half cosine)
+    anneal : share of the vae's steps over which beta rises from 0 to 1
+    masks : feature masks of feeds that carry less; a quarter of the rows is trained under one of them, by chance
+    held_out : share of the clean rows, the last ones, that is only measured on
+    """
+
+    seed: int = 0
+    vae_steps: int = 6000
+    exposure_steps: int = 4000
+    tune_steps: int = 1500
+    batch: int = 1024
+    rate: float = 3e-3
+    tune_rate: float = 3e-4
+    anneal: float = 0.4
+    masks: tuple[int, ...] = (ALL_MASK,)
+    held_out: float = 0.1
+
+
+@dataclass(frozen=True)
+class Exposed:
+    """Rows of sessions with episodes.
+
+    Attributes
+    ----------
+    codes : int8[m, N_FEATURES]
+    labels : int[m]; 0 = normal, k > 0 = inside an episode of kind k; kinds are drawn equally often
+    """
+
+    codes: Codes
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Result of `train`.
+
+    Attributes
+    ----------
+    network : float weights after the fine-tune, before rounding
+    scales : activation scales that the fine-tune ran with; quantise(network, scales) gives the integers
+    metrics : plain numbers
+    alarms : sentences about what went wrong without stopping (collapsed latents, ...)
+    """
+
+    network: FloatNetwork
+    scales: dict[str, int]
+    metrics: dict[str, Any]
+    alarms: tuple[str, ...] = field(default=())
+
+
+def train(
+    codes: Codes, exposed: Exposed | None = None, settings: Settings | None = None, progress: Progress | None = None
+) -> Trained:
+    """Train all networks.
+
+    Parameters
+    ----------
+    codes : int8[n, N_FEATURES] of clean rows in time order, n >= 1000
+    exposed : what teaches the exposure head; without it the head is all zero and says 0 for every row
+    settings : Settings() when None
+    progress : told after every 50 steps
+
+    Raises
+    ------
+    EvaluationError : too few rows, codes of another shape, or labels without an episode
+    WeightFileError : the training diverged
+    """
+    s = settings or Settings()
+    _check(codes, exposed)
+    clean = codes[: len(codes) - max(int(len(codes) * s.held_out), 1)]
+    held = codes[len(clean) :]
+    with _single_thread():
+        run = _Run(Network(s.seed), clean, exposed, s, progress or (lambda stage, share: None))
+        run.vae()
+        run.exposure()
+        whitening = maha.whiten(clean)
+        sample = _sample(clean, exposed, s.seed)
+        scales = choose_scales(run.network.to_float_network(whitening), sample)
+        run.fine_tune(scales)
+        metrics = run.metrics(held)
+    network = run.network.to_float_network(whitening)
+    network.validate()
+    return Trained(network, scales, metrics, _alarms(metrics, exposed))
+
+
+class _Run:
+    """The network and its data through the three stages."""
+
+    def __init__(self, network: Network, clean: Codes, exposed: Exposed | None, s: Settings, progress: Progress):
+        self.network, self.clean, self.exposed, self.s, self.progress = network, clean, exposed, s, progress
+        self.rng = np.random.default_rng([s.seed, 1])
+        self.masks = np.array([mask_vector(m) for m in s.masks])
+        self.normal, self.kinds = _split(clean, exposed)
+        if exposed is None:
+            with torch.no_grad():
+                for name in _layers("exposure"):
+                    network.dense[name].weight.zero_()
+
+    def vae(self) -> None:
+        """Fit the VAE; beta rises to 1 so that latents are used before they are paid for."""
+        net, s = self.network, self.s
+        params = [p for n in _layers("vae.") for p in net.dense[n].parameters()]
+        params += [net.latent_log_variance, net.latent_log_variance_bias, net.residual_log2_variance]
+        for step in self._steps("vae", params, s.vae_steps, s.rate):
+            beta = min(1.0, step / max(s.anneal * s.vae_steps, 1.0))
+            # floor of 1/128: below it the exponent of the residual weight is at its end anyway
+            self.loss = self._elbo(beta, net.residual_log2_variance.clamp(-7.0, 2.0), None)
+
+    def exposure(self) -> None:
+        """Fit the exposure head: half of each batch normal, half from episodes, every kind equally often."""
+        if self.exposed is None:
+            return
+        params = [p for n in _layers("exposure") for p in self.network.dense[n].parameters()]
+        for _ in self._steps("exposure", params, self.s.exposure_steps, self.s.rate):
+            self.loss = self._cross_entropy(None)
+
+    def fine_tune(self, scales: Scales) -> None:
+        """Both losses on the integer grid, residual weights at their powers of two."""
+        net, s = self.network, self.s
+        log2_variance = 2.0 - net.residual_exponents().float()
+        params = [p for n in _layers("") for p in net.dense[n].parameters() if n != "maha.0"]
+        for _ in self._steps("fine-tune", params, s.tune_steps, s.tune_rate):
+            self.loss = self._elbo(1.0, log2_variance, scales)
+            if self.exposed is not None:
+                self.loss = self.loss + self._cross_entropy(scales)
+
+    def metrics(self, held: Codes) -> dict[str, Any]:
+        """Losses and use of the latents on rows that nothing was fitted to."""
+        x = unit_codes(held)
+        with torch.no_grad():
+            mean, _ = self.network.encode(x)
+            carried, noise = torch.ones_like(x), torch.zeros_like(mean)
+            log2_variance = 2.0 - self.network.residual_exponents().float()
+            reconstruction, kl = self.network.elbo(x, carried, noise, log2_variance)
+            spread = mean.var(dim=0, unbiased=False)
+            found: dict[str, Any] = {
+                "rows": {"clean": len(self.clean), "held_out": len(held)},
+                "vae": {
+                    "reconstruction_nats": float(reconstruction),
+                    "kl_nats": float(kl),
+                    "latent_variance": [float(v) for v in spread],
+                    "active_units": int((spread > ACTIVE_VARIANCE).sum()),
+                },
+            }
+            if self.exposed is not None:
+                found["exposure"] = self._exposure_metrics(held)
+        return found
+
+    def _exposure_metrics(self, held: Codes) -> dict[str, Any]:
+        """Separation of each kind's training rows from held-out clean rows: says that it learnt, not how well."""
+        normal = self._logits(held)
+        areas = {str(k): area_under_curve(self._logits(rows), normal) for k, rows in self.kinds.items()}
+        return {"rows": {str(k): len(v) for k, v in self.kinds.items()}, "area_under_curve_on_taught_rows": areas}
+
+    def _logits(self, rows: Codes) -> NDArray[np.float64]:
+        out: NDArray[np.float64] = self.network.run("exposure", unit_codes(rows))[:, 0].double().numpy()
+        return out
+
+    def _steps(self, stage: str, params: list[torch.nn.Parameter], steps: int, rate: float) -> Iterator[int]:
+        """Yield step numbers; between two of them `self.loss` is followed downhill."""
+        optimiser = torch.optim.AdamW(params, lr=rate, weight_decay=1e-4)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, max(steps, 1), eta_min=rate / 50)
+        for step in range(steps):
+            yield step
+            optimiser.zero_grad()
+            self.loss.backward()
+            torch.nn.utils.clip_grad_norm_(params, 5.0)
+            optimiser.step()
+            schedule.step()
+            if step % 50 == 49 or step + 1 == steps:
+                self.progress(stage, (step + 1) / steps)
+
+    def _elbo(self, beta: float, log2_variance: torch.Tensor, scales: Scales | None) -> torch.Tensor:
+        x, carried = self._masked(self._draw(self.clean, self.s.batch))
+        noise = torch.from_numpy(self.rng.standard_normal((len(x), LAYERS["vae.enc.2"][0]), np.float32))
+        reconstruction, kl = self.network.elbo(x, carried, noise, log2_variance, scales)
+        return reconstruction + beta * kl
+
+    def _cross_entropy(self, scales: Scales | None) -> torch.Tensor:
+        half = self.s.batch // 2
+        each = max(half // len(self.kinds), 1)
+        parts = [self._draw(rows, each) for rows in self.kinds.values()]
+        parts += [self._draw(rows, half // len(self.normal)) for rows in self.normal]
+        x, _ = self._masked(np.concatenate(parts))
+        target = torch.zeros(len(x))
+        target[: each * len(self.kinds)] = 1.0
+        logits = self.network.run("exposure", x, scales)[:, 0]
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+
+    def _draw(self, rows: Codes, n: int) -> Codes:
+        return rows[self.rng.integers(0, len(rows), n)]
+
+    def _masked(self, rows: Codes) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows in sigma and the 0/1 of features they carry; a quarter of them under one of the settings' masks."""
+        carried = np.ones(rows.shape, np.float32)
+        some = self.rng.random(len(rows)) < 0.25
+        carried[some] = self.masks[self.rng.integers(0, len(self.masks), int(some.sum()))]
+        seen = torch.from_numpy(carried)
+        return unit_codes(rows) * seen, seen
+
+
+def _layers(prefix: str) -> list[str]:
+    return [n for n in LAYERS if n.startswith(prefix) and n != "maha.0"]
+
+
+def _check(codes: Codes, exposed: Exposed | None) -> None:
+    for name, rows in (("clean", codes), ("exposed", exposed.codes if exposed else codes)):
+        if rows.dtype != np.int8 or rows.ndim != 2 or rows.shape[1] != N_FEATURES:
+            raise EvaluationError(f"{name} codes must be int8[n, {N_FEATURES}], not {rows.dtype}{list(rows.shape)}")
+    if len(codes) < LEAST_ROWS:
+        raise EvaluationError(f"training needs at least {LEAST_ROWS} clean rows, there are {len(codes)}")
+    if exposed is not None:
+        if len(exposed.labels) != len(exposed.codes):
+            raise EvaluationError(f"{len(exposed.codes)} exposed rows have {len(exposed.labels)} labels")
+        if not (exposed.labels > 0).any():
+            raise EvaluationError("the exposed rows hold no episode: every label is 0")
+
+
+def _split(clean: Codes, exposed: Exposed | None) -> tuple[list[Codes], dict[int, Codes]]:
+    """Sources of normal rows, and the rows of each kind."""
+    if exposed is None:
+        return [clean], {}
+    calm = exposed.codes[exposed.labels == 0]
+    kinds = {int(k): exposed.codes[exposed.labels == k] for k in np.unique(exposed.labels) if k > 0}
+    return [clean, calm] if len(calm) else [clean], kinds
+
+
+def _sample(clean: Codes, exposed: Exposed | None, seed: int, rows: int = 50_000) -> Codes:
+    """Rows from which activation scales are chosen: clean ones and, so that episodes fit too, exposed ones."""
+    rng = np.random.default_rng([seed, 2])
+    pools = [clean] if exposed is None else [clean, exposed.codes]
+    return np.concatenate([p if len(p) <= rows else p[rng.choice(len(p), rows, replace=False)] for p in pools])
+
+
+def _alarms(metrics: dict[str, Any], exposed: Exposed | None) -> tuple[str, ...]:
+    found = []
+    active = metrics["vae"]["active_units"]
+    if active < LEAST_ACTIVE:
+        found.append(f"the vae has collapsed: {active} of {LAYERS['vae.enc.2'][0]} latents vary with the data")
+    if exposed is None:
+        found.append("the exposure head is untaught: no rows with episodes were given")
+    return tuple(found)
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """One thread: matrices this small lose time to more, and sums come in one order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
