@@ -1,0 +1,617 @@
+#include "microrisk/engine.hpp"
+
+#include <stdexcept>
+
+namespace microrisk {
+
+namespace {
+
+constexpr std::uint8_t NO_LEVEL = 255;
+
+bool has(const Event& e, std::uint8_t bit) noexcept { return (e.flags & bit) != 0; }
+bool is_news(const Event& e) noexcept { return has(e, flag::LAST) && !has(e, flag::SNAPSHOT); }
+
+// Sums of hostile quantities wrap instead of being undefined.
+void wrap_add(std::int64_t& sum, std::int64_t x) noexcept {
+  sum = static_cast<std::int64_t>(static_cast<std::uint64_t>(sum) + static_cast<std::uint64_t>(x));
+}
+
+enum class Kind : std::uint8_t { ADD, CANCEL, TRADE };
+
+// Adds one quantity to those of the event; parts of a book image are not news.
+void note(Instrument& in, const Event& e, Kind kind, std::int8_t side, std::int64_t px, std::int64_t qty) noexcept {
+  if (!in.book.tracked || has(e, flag::SNAPSHOT) || qty <= 0) return;
+  Pending& p = in.pending;
+  wrap_add(kind == Kind::ADD ? p.add : kind == Kind::CANCEL ? p.cancel : p.trade, qty);
+  p.px = px;
+  p.side = side;
+  p.posted = kind == Kind::ADD;
+}
+
+std::int8_t side_of(bool ask) noexcept { return ask ? side::ASK : side::BID; }
+
+// 0-based level of a price among the visible ones.
+std::uint8_t level_of(const View& v, std::int8_t side, std::int64_t px) noexcept {
+  const std::int64_t* pxs = side == side::ASK ? v.ask_px : v.bid_px;
+  const std::size_t n = side == side::ASK ? v.n_ask : v.n_bid;
+  for (std::size_t i = 0; i < n; ++i) {
+    if (pxs[i] == px) return static_cast<std::uint8_t>(i);
+  }
+  return NO_LEVEL;
+}
+
+Finding finding_of(Integrity kind, const Event& e) noexcept {
+  return Finding{e.ts_event, e.seq, e.order_id, e.px, e.qty, e.instrument, static_cast<std::uint32_t>(kind)};
+}
+
+// Kinds after which a book must not be trusted.
+bool marks_suspect(Integrity kind) noexcept {
+  return kind == Integrity::unknown_order || INTEGRITY_HARD[static_cast<std::size_t>(kind)];
+}
+
+}  // namespace
+
+void StateBlock::assign(const Bytes& from) {
+  size_ = from.size();
+  words_.assign((size_ + 7) / 8, 0);
+  if (size_ > 0) std::memcpy(words_.data(), from.data(), size_);
+}
+
+Engine::Engine(bool always_open, std::size_t reserve_orders, std::size_t reserve_instruments)
+    : bbo(&growths),
+      depth_rows(&growths),
+      depth_levels(&growths),
+      views(&growths),
+      rows(&growths),
+      store_(reserve_orders, &growths),
+      first_state_(always_open ? TradingState::ALWAYS : TradingState::UNKNOWN) {
+  findings.reserve(MAX_FINDINGS);
+  table_.reserve(reserve_instruments);
+  instruments_.reserve(reserve_instruments);
+  sorted_.reserve(reserve_instruments);
+  ticking_.reserve(reserve_instruments);
+  growths = 0;
+}
+
+// ---- instruments ---------------------------------------------------------------------------------------------------
+
+Instrument& Engine::at(std::uint32_t index) {
+  if (index < table_.size() && table_[index] != nullptr) return *table_[index];
+  if (index >= table_.size()) table_.resize(std::max<std::size_t>(index + std::size_t{1}, table_.size() * 2), nullptr);
+  instruments_.push_back(std::make_unique<Instrument>(index, &growths));
+  ++growths;
+  Instrument& in = *instruments_.back();
+  in.state = first_state_;
+  table_[index] = &in;
+  const auto place = std::upper_bound(sorted_.begin(), sorted_.end(), index,
+                                      [](std::uint32_t i, const Instrument* x) { return i < x->book.instrument; });
+  sorted_.insert(place, &in);
+  equip(in);
+  return in;
+}
+
+void Engine::equip(Instrument& in) {
+  in.book.tracked = tracked_;
+  in.book.watch_depth = depth_;
+  in.book.view.instrument = in.book.instrument;
+  in.book.view.ts_event = in.book.view.ts_recv = NULL_TS;
+  in.last_bbo = Bbo{NULL_TS, NULL_TS, 0, NULL_PX, 0, NULL_PX, 0, in.book.instrument, 0};
+  in.depth_image.resize(depth_ * 4, 0);
+  levels(in, depth_, in.depth_image.data());
+  in.table = watch_.table;
+  in.state_block.assign(watch_.state);
+  in.alert_params.assign(watch_.alert_params);
+  in.alert_state.assign(watch_.alert_state);
+}
+
+// ---- set-up --------------------------------------------------------------------------------------------------------
+
+void Engine::require_fresh() const {
+  if (started_) throw std::logic_error("sinks and stages are switched on before the first event");
+}
+
+void Engine::track() {
+  tracked_ = true;
+  for (Instrument* in : sorted_) in->book.tracked = true;
+}
+
+void Engine::record_bbo() {
+  require_fresh();
+  bbo_on_ = true;
+}
+
+void Engine::record_views(std::int64_t every_ns) {
+  require_fresh();
+  every_ns_ = every_ns;
+  views_on_ = true;
+  track();
+}
+
+void Engine::record_depth(std::size_t depth) {
+  require_fresh();
+  depth_ = depth;
+  for (Instrument* in : sorted_) equip(*in);
+}
+
+void Engine::watch(Watch stage) {
+  require_fresh();
+  watch_ = std::move(stage);
+  track();
+  for (Instrument* in : sorted_) equip(*in);
+}
+
+void Engine::ticks(bool on) {
+  require_fresh();
+  ticks_on_ = on;
+}
+
+void Engine::set_table(std::uint32_t instrument, const Bytes& state, const std::int8_t* table,
+                       const Bytes& alert_params) {
+  if (watch_.kernel == nullptr) throw std::logic_error("set_table comes after watch");
+  if (instrument >= MAX_INSTRUMENTS) throw std::out_of_range("instrument index above 2^20 - 1");
+  Instrument& in = at(instrument);
+  in.table = table;
+  in.state_block.assign(state);
+  if (!alert_params.empty()) in.alert_params.assign(alert_params);
+}
+
+void Engine::latency(bool on) {
+  if (!on) {
+    clock_.reset();
+  } else if (clock_ == nullptr) {
+    clock_ = std::make_unique<CycleClock>();
+  }
+}
+
+// ---- findings ------------------------------------------------------------------------------------------------------
+
+void Engine::tally(Integrity kind, std::uint64_t n, Instrument* in, const Finding& finding) {
+  const auto k = static_cast<std::size_t>(kind);
+  integrity[k] += n;
+  if (findings.size() < MAX_FINDINGS) findings.push(finding);
+  if (in == nullptr) return;
+  in->integrity[k] += n;
+  if (marks_suspect(kind)) in->suspect = true;
+}
+
+void Engine::report(Integrity kind, Instrument& in, const Event& e) { tally(kind, 1, &in, finding_of(kind, e)); }
+
+void Engine::count(Integrity kind, std::uint64_t n, std::uint32_t instrument) {
+  if (n == 0) return;
+  const Finding finding{now, 0, 0, 0, 0, instrument, static_cast<std::uint32_t>(kind)};
+  Instrument* in = instrument < MAX_INSTRUMENTS ? &at(instrument) : nullptr;
+  tally(kind, n, in, finding);
+  // messages lost on the whole feed: no book can be trusted
+  if (in == nullptr && kind == Integrity::gap) {
+    for (Instrument* each : sorted_) each->suspect = true;
+  }
+}
+
+void Engine::reset_book(std::uint32_t instrument) {
+  if (Instrument* in = find(instrument)) clear(*in);
+}
+
+// ---- runs ----------------------------------------------------------------------------------------------------------
+
+void Engine::run_events(const Event* events, std::size_t n) {
+  if (clock_ == nullptr) {
+    for (std::size_t i = 0; i < n; ++i) apply(events[i]);
+    return;
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::uint64_t begin = clock_->ticks();
+    apply(events[i]);
+    histogram.add(clock_->to_ns(clock_->ticks() - begin));
+  }
+}
+
+std::size_t Engine::run_itch(ItchDecoder& decoder, const std::uint8_t* data, std::size_t size, std::size_t offset,
+                             std::uint64_t max_messages) {
+  ItchDecoder::Message m{};
+  Event e{};
+  for (std::uint64_t n = 0; n < max_messages; ++n) {
+    const std::uint64_t begin = clock_ ? clock_->ticks() : 0;
+    const std::uint64_t trailing = decoder.trailing;
+    const ItchDecoder::Frame frame = decoder.next(data, size, offset, m);
+    if (frame != ItchDecoder::Frame::MESSAGE) {
+      count(Integrity::trailing, decoder.trailing - trailing, ALL_INSTRUMENTS);
+      break;
+    }
+    switch (decoder.message(m, decoder.messages + 1, NULL_TS, e)) {
+      case ItchDecoder::Outcome::EVENT: apply(e); break;
+      case ItchDecoder::Outcome::NO_EVENT: break;
+      case ItchDecoder::Outcome::MALFORMED: bad_message(Integrity::malformed, decoder, m); break;
+      case ItchDecoder::Outcome::UNKNOWN_TYPE: bad_message(Integrity::unknown_type, decoder, m); break;
+    }
+    if (clock_) histogram.add(clock_->to_ns(clock_->ticks() - begin));
+  }
+  return offset;
+}
+
+void Engine::bad_message(Integrity kind, const ItchDecoder& decoder, ItchDecoder::Message m) {
+  Finding finding{now, decoder.messages, 0, 0, 0, ALL_INSTRUMENTS, static_cast<std::uint32_t>(kind)};
+  Instrument* in = nullptr;
+  constexpr std::size_t at = itch::add_order::locate_at;
+  if (m.size >= at + 2) {
+    // a hint only: the message is damaged, so it may mark a book but never make one
+    finding.instrument = static_cast<std::uint32_t>(m.data[at] << 8 | m.data[at + 1]);
+    in = find(finding.instrument);
+  }
+  tally(kind, 1, in, finding);
+}
+
+void Engine::finish() {
+  for (Instrument* in : sorted_) {
+    Event e{};
+    const View& v = in->book.view;
+    e.ts_event = v.ts_event, e.ts_recv = v.ts_recv, e.seq = v.seq;
+    if (in->in_snapshot) end_snapshot(*in);
+    if (bbo_on_) emit_bbo(*in, e);
+    if (depth_ > 0 && in->book.deep_change) emit_depth(*in, e);
+  }
+}
+
+// ---- one event -----------------------------------------------------------------------------------------------------
+
+void Engine::apply(const Event& e) {
+  started_ = true;
+  const std::int64_t t = e.ts_recv != NULL_TS ? e.ts_recv : e.ts_event;
+  if (t > now) advance(t);
+  if (e.instrument >= MAX_INSTRUMENTS) {
+    broadcast(e);
+    return;
+  }
+  Instrument& in = at(e.instrument);
+  View& v = in.book.view;
+  v.ts_event = e.ts_event, v.ts_recv = e.ts_recv, v.seq = e.seq;
+  if (has(e, flag::SNAPSHOT)) {
+    in.in_snapshot = true;
+  } else if (in.in_snapshot) {
+    end_snapshot(in);
+  }
+  dispatch(in, e);
+  if (is_news(e)) complete(in, e);
+}
+
+void Engine::advance(std::int64_t to) {
+  if (to >= next_tick_) emit_ticks(to);
+  now = to;
+  if (ticks_on_ && next_tick_ == INT64_MAX && to < INT64_MAX - 2 * TICK_NS) {
+    const std::int64_t in_grid = to % TICK_NS;
+    next_tick_ = to - in_grid + (in_grid < 0 ? 0 : TICK_NS);
+  }
+}
+
+// A state of the whole market. An opening does not end the halt or auction of a single instrument.
+void Engine::broadcast(const Event& e) {
+  const bool known = e.ref <= static_cast<std::uint64_t>(TradingState::ALWAYS);
+  if (e.instrument != ALL_INSTRUMENTS || e.action != static_cast<std::uint8_t>(Action::STATE) || !known) {
+    tally(Integrity::malformed, 1, nullptr, finding_of(Integrity::malformed, e));
+    return;
+  }
+  if (first_state_ == TradingState::ALWAYS) return;
+  first_state_ = static_cast<TradingState>(e.ref);
+  for (Instrument* in : sorted_) {
+    const bool held = in->state == TradingState::HALTED || in->state == TradingState::AUCTION;
+    if (!(held && first_state_ == TradingState::TRADING)) in->state = first_state_;
+  }
+}
+
+void Engine::dispatch(Instrument& in, const Event& e) {
+  switch (static_cast<Action>(e.action)) {
+    case Action::NONE: return;
+    case Action::ADD: return add(in, e);
+    case Action::MODIFY: return modify(in, e);
+    case Action::REDUCE: return reduce(in, e);
+    case Action::DELETE: return remove(in, e);
+    case Action::REPLACE: return replace(in, e);
+    case Action::CLEAR:
+      clear(in);
+      return applied(in, e);
+    case Action::TRADE: return trade(in, e);
+    case Action::STATE: return set_state(in, e);
+    case Action::FILL:
+      if (store_.find(e.instrument, e.order_id) == NO_HANDLE) report(Integrity::unknown_fill, in, e);
+      return;
+  }
+  report(Integrity::malformed, in, e);
+}
+
+void Engine::applied(Instrument& in, const Event& e) noexcept {
+  ++n_events;
+  in.has_book = true;
+  if (!has(e, flag::SNAPSHOT)) in.changed = true;
+}
+
+// A new order at the back of its level; false when it was refused and counted.
+bool Engine::post(Instrument& in, const Event& e, bool ask, std::int64_t px, std::uint64_t id, std::int64_t qty) {
+  if (px == 0 && !has(e, flag::SNAPSHOT)) report(Integrity::zero_price, in, e);
+  if (!store_.add(in.book, ask, px, id, qty)) {
+    report(Integrity::malformed, in, e);
+    return false;
+  }
+  note(in, e, Kind::ADD, side_of(ask), px, qty);
+  return true;
+}
+
+void Engine::add(Instrument& in, const Event& e) {
+  if (e.side != side::BID && e.side != side::ASK) return report(Integrity::malformed, in, e);
+  if (e.qty <= 0) return report(Integrity::zero_qty, in, e);
+  if (store_.find(e.instrument, e.order_id) != NO_HANDLE) return report(Integrity::duplicate_order, in, e);
+  if (post(in, e, e.side == side::ASK, e.px, e.order_id, e.qty)) applied(in, e);
+}
+
+void Engine::modify(Instrument& in, const Event& e) {
+  if (has(e, flag::EXEC)) note_trade(in, e);
+  if (e.order_id == 0) return modify_level(in, e);
+  const Handle h = store_.find(e.instrument, e.order_id);
+  if (h == NO_HANDLE) {
+    report(Integrity::unknown_order, in, e);
+    if (e.qty != 0) add(in, e);
+    return;
+  }
+  if (e.qty == 0) return remove(in, e);
+  if (e.qty < 0) return report(Integrity::zero_qty, in, e);
+  const bool was_ask = store_.level_of(h).ask != 0;
+  const bool ask = e.side == side::NONE ? was_ask : e.side == side::ASK;
+  if (ask != was_ask) report(Integrity::side_mismatch, in, e);
+  modify_order(in, e, h, ask);
+}
+
+// New price, size or side of a known order. Executions are counted by the event that prints them.
+void Engine::modify_order(Instrument& in, const Event& e, Handle h, bool ask) {
+  const Level& level = store_.level_of(h);
+  const bool was_ask = level.ask != 0, quiet = has(e, flag::EXEC);
+  const std::int64_t old_px = to_px(was_ask, level.key), old_qty = store_.order(h).qty;
+  const bool same_place = ask == was_ask && e.px == old_px;
+  if (same_place && (e.qty <= old_qty || has(e, flag::PRIORITY_KEPT))) {
+    if (!store_.resize(in.book, h, e.qty)) return report(Integrity::malformed, in, e);
+  } else {
+    if (!same_place && e.px == 0 && !has(e, flag::SNAPSHOT)) report(Integrity::zero_price, in, e);
+    store_.remove(in.book, h);
+    if (!store_.add(in.book, ask, e.px, e.order_id, e.qty)) report(Integrity::malformed, in, e);
+  }
+  applied(in, e);
+  if (quiet) return;
+  if (!same_place) {
+    note(in, e, Kind::CANCEL, side_of(was_ask), old_px, old_qty);
+    note(in, e, Kind::ADD, side_of(ask), e.px, e.qty);
+  } else if (e.qty > old_qty) {
+    note(in, e, Kind::ADD, side_of(ask), e.px, e.qty - old_qty);
+  } else {
+    note(in, e, Kind::CANCEL, side_of(ask), e.px, old_qty - e.qty);
+  }
+}
+
+void Engine::modify_level(Instrument& in, const Event& e) {
+  if (e.side != side::BID && e.side != side::ASK) return report(Integrity::malformed, in, e);
+  if (e.qty < 0) return report(Integrity::zero_qty, in, e);
+  const bool ask = e.side == side::ASK;
+  std::int64_t before = 0;
+  if (!store_.set_level(in.book, ask, e.px, e.qty, before)) return report(Integrity::malformed, in, e);
+  if (e.qty == 0 && before == 0) return report(Integrity::unknown_level, in, e);
+  applied(in, e);
+  if (has(e, flag::EXEC)) return;
+  if (e.qty > before) note(in, e, Kind::ADD, e.side, e.px, e.qty - before);
+  if (e.qty < before) note(in, e, Kind::CANCEL, e.side, e.px, before - e.qty);
+}
+
+void Engine::reduce(Instrument& in, const Event& e) {
+  if (has(e, flag::EXEC)) note_trade(in, e);
+  const Handle h = store_.find(e.instrument, e.order_id);
+  if (h == NO_HANDLE) return report(Integrity::unknown_order, in, e);
+  if (e.qty <= 0) return report(Integrity::zero_qty, in, e);
+  const Level& level = store_.level_of(h);
+  const bool ask = level.ask != 0, executed = has(e, flag::EXEC);
+  const std::int64_t px = to_px(ask, level.key), left = store_.order(h).qty;
+  if (e.qty < left) {
+    (void)store_.resize(in.book, h, left - e.qty);  // smaller always fits
+  } else {
+    if (e.qty > left) report(Integrity::over_execute, in, e);
+    store_.remove(in.book, h);
+  }
+  applied(in, e);
+  if (executed && has(e, flag::NO_PRINT)) return;
+  note(in, e, executed ? Kind::TRADE : Kind::CANCEL, side_of(ask), executed && e.px != 0 ? e.px : px,
+       std::min(e.qty, left));
+}
+
+void Engine::remove(Instrument& in, const Event& e) {
+  if (has(e, flag::EXEC)) note_trade(in, e);
+  const Handle h = store_.find(e.instrument, e.order_id);
+  if (h == NO_HANDLE) return report(Integrity::unknown_order, in, e);
+  const Level& level = store_.level_of(h);
+  const bool ask = level.ask != 0;
+  const std::int64_t px = to_px(ask, level.key), left = store_.order(h).qty;
+  store_.remove(in.book, h);
+  applied(in, e);
+  if (!has(e, flag::EXEC)) note(in, e, Kind::CANCEL, side_of(ask), px, left);
+}
+
+void Engine::replace(Instrument& in, const Event& e) {
+  const Handle h = store_.find(e.instrument, e.order_id);
+  if (h == NO_HANDLE) return report(Integrity::unknown_order, in, e);
+  const Level& level = store_.level_of(h);
+  const bool ask = level.ask != 0;
+  const std::int64_t old_px = to_px(ask, level.key), old_qty = store_.order(h).qty;
+  store_.remove(in.book, h);
+  applied(in, e);
+  note(in, e, Kind::CANCEL, side_of(ask), old_px, old_qty);
+  if (e.qty <= 0) return report(Integrity::zero_qty, in, e);
+  if (store_.find(e.instrument, e.ref) != NO_HANDLE) return report(Integrity::duplicate_order, in, e);
+  (void)post(in, e, ask, e.px, e.ref, e.qty);
+}
+
+void Engine::clear(Instrument& in) {
+  store_.clear(in.book);
+  in.suspect = false;
+}
+
+void Engine::trade(Instrument& in, const Event& e) {
+  note_trade(in, e);
+  if (!has(e, flag::NO_PRINT)) note(in, e, Kind::TRADE, e.side, e.px, e.qty);
+}
+
+// The first trade that is not an auction's opens the session.
+void Engine::note_trade(Instrument& in, const Event& e) const noexcept {
+  const bool waiting = in.state == TradingState::UNKNOWN || in.state == TradingState::PREOPEN;
+  if (waiting && !has(e, flag::CROSS)) in.state = TradingState::TRADING;
+}
+
+void Engine::set_state(Instrument& in, const Event& e) {
+  if (e.ref > static_cast<std::uint64_t>(TradingState::ALWAYS)) return report(Integrity::malformed, in, e);
+  if (in.state != TradingState::ALWAYS) in.state = static_cast<TradingState>(e.ref);
+}
+
+// ---- the end of an event -------------------------------------------------------------------------------------------
+
+void Engine::end_snapshot(Instrument& in) noexcept {
+  in.in_snapshot = false;
+  in.suspect = false;
+}
+
+void Engine::complete(Instrument& in, const Event& e) {
+  if (in.changed) {
+    in.changed = false;
+    check_crossed(in, e);
+  }
+  if (bbo_on_) emit_bbo(in, e);
+  if (depth_ > 0 && in.book.deep_change) emit_depth(in, e);
+  if (!tracked_) return;
+  View& v = in.book.view;
+  Pending& p = in.pending;
+  v.now = now;
+  v.px = p.px;
+  v.add_qty = p.add, v.cancel_qty = p.cancel, v.trade_qty = p.trade;
+  v.action = e.action, v.side = p.side, v.flags = e.flags;
+  v.level = p.posted ? level_of(v, p.side, p.px) : NO_LEVEL;
+  v.tick = 0;
+  p = Pending{};
+  if (ticks_on_ && in.ticks_left == 0) {
+    ticking_.push_back(&in);
+    ticking_sorted_ = false;
+  }
+  in.ticks_left = MAX_TICKS;
+  emit_view(in);
+}
+
+void Engine::check_crossed(Instrument& in, const Event& e) {
+  const Ladder &bids = in.book.side[0], &asks = in.book.side[1];
+  if (bids.empty() || asks.empty()) return;
+  const std::int64_t bid = to_px(false, bids.best().key), ask = to_px(true, asks.best().key);
+  if (bid < ask) return;
+  const bool open = in.state == TradingState::TRADING || in.state == TradingState::ALWAYS;
+  if (bid > ask) {
+    report(open ? Integrity::crossed : Integrity::crossed_preopen, in, e);
+  } else {
+    report(open ? Integrity::locked : Integrity::locked_preopen, in, e);
+  }
+}
+
+// Fills `out`; true when it differs from the instrument's last row.
+bool Engine::best(const Instrument& in, const Event& e, Bbo& out) const noexcept {
+  out = Bbo{e.ts_event, e.ts_recv, e.seq, NULL_PX, 0, NULL_PX, 0, in.book.instrument, 0};
+  const Ladder &bids = in.book.side[0], &asks = in.book.side[1];
+  if (!bids.empty()) {
+    out.bid_px = to_px(false, bids.best().key);
+    out.bid_qty = store_.level(bids.best().level).qty;
+  }
+  if (!asks.empty()) {
+    out.ask_px = to_px(true, asks.best().key);
+    out.ask_qty = store_.level(asks.best().level).qty;
+  }
+  const Bbo& last = in.last_bbo;
+  return out.bid_px != last.bid_px || out.bid_qty != last.bid_qty || out.ask_px != last.ask_px ||
+         out.ask_qty != last.ask_qty;
+}
+
+void Engine::emit_bbo(Instrument& in, const Event& e) {
+  Bbo row;
+  if (!best(in, e, row)) return;
+  in.last_bbo = row;
+  bbo.push(row);
+}
+
+void Engine::levels(const Instrument& in, std::size_t depth, std::int64_t* out) const noexcept {
+  for (std::size_t s = 0; s < 2; ++s) {
+    const Ladder& ladder = in.book.side[s];
+    for (std::size_t i = 0; i < depth; ++i, out += 2) {
+      const bool held = i < ladder.size();
+      out[0] = held ? to_px(s == 1, ladder.best(i).key) : NULL_PX;
+      out[1] = held ? store_.level(ladder.best(i).level).qty : 0;
+    }
+  }
+}
+
+void Engine::emit_depth(Instrument& in, const Event& e) {
+  in.book.deep_change = false;
+  const std::size_t n = depth_ * 4, start = depth_levels.size();
+  depth_levels.resize(start + n);
+  std::int64_t* image = depth_levels.data() + start;
+  levels(in, depth_, image);
+  if (std::memcmp(image, in.depth_image.data(), n * sizeof(*image)) == 0) {
+    depth_levels.resize(start);  // changed and changed back within one event
+    return;
+  }
+  std::memcpy(in.depth_image.data(), image, n * sizeof(*image));
+  Bbo row;
+  (void)best(in, e, row);
+  depth_rows.push(row);
+}
+
+void Engine::emit_view(Instrument& in) {
+  View& v = in.book.view;
+  v.suspect = in.suspect;
+  if (views_on_ && v.now >= in.next_view) {
+    views.push(v);
+    if (every_ns_ > 0 && __builtin_add_overflow(v.now, every_ns_, &in.next_view)) in.next_view = INT64_MAX;
+  }
+  if (watch_.kernel != nullptr) score(in);
+}
+
+// Staleness ticks at the grid points up to and including `to`, instruments in rising order of index.
+void Engine::emit_ticks(std::int64_t to) {
+  to = std::min(to, INT64_MAX - 2 * TICK_NS);
+  if (!ticking_sorted_) {
+    std::sort(ticking_.begin(), ticking_.end(),
+              [](const Instrument* a, const Instrument* b) { return a->book.instrument < b->book.instrument; });
+    ticking_sorted_ = true;
+  }
+  for (; next_tick_ <= to && !ticking_.empty(); next_tick_ += TICK_NS) {
+    for (Instrument* in : ticking_) emit_tick(*in, next_tick_);
+    std::erase_if(ticking_, [](const Instrument* in) { return in->ticks_left == 0; });
+  }
+  next_tick_ = INT64_MAX;  // advance() finds the next grid point behind `to`
+}
+
+// A view without news: times and sequence stay those of the instrument's last event.
+void Engine::emit_tick(Instrument& in, std::int64_t time) {
+  --in.ticks_left;
+  View& v = in.book.view;
+  v.now = time;
+  v.px = v.add_qty = v.cancel_qty = v.trade_qty = 0;
+  v.action = v.flags = 0;
+  v.side = side::NONE;
+  v.level = NO_LEVEL;
+  v.tick = 1;
+  emit_view(in);
+}
+
+void Engine::score(Instrument& in) {
+  alignas(32) std::int8_t codes[N_FEATURES] = {};
+  const View& v = in.book.view;
+  if (watch_.kernel(&v, in.state_block.data(), in.table, codes) == 0) return;
+  Row row{};
+  row.now = v.now, row.ts_event = v.ts_event, row.ts_recv = v.ts_recv, row.seq = v.seq;
+  std::memcpy(row.codes, codes, sizeof(codes));
+  row.instrument = v.instrument, row.tick = v.tick, row.suspect = v.suspect;
+  if (watch_.heads != nullptr) watch_.heads->score(codes, row.heads);
+  if (watch_.alert != nullptr) {
+    std::uint8_t state[2] = {0, 0};
+    watch_.alert(row.heads, in.alert_params.data(), in.alert_state.data(), row.level, state);
+    row.alert = state[0], row.fresh = state[1];
+  }
+  if (watch_.rows) rows.push(row);
+}
+
+}  // namespace microrisk

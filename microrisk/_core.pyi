@@ -1,0 +1,190 @@
+"""Types and contracts of the compiled extension; import it through `microrisk.core`, which checks the build.
+
+Record arrays have the dtypes of `microrisk.spec.records`, one dimension, contiguous. Prices and quantities are integers
+in the feed's own units. An Engine, and a decoder, belong to one thread at a time; every run_* and decode releases the
+interpreter lock. A buffer is any object with the buffer protocol (bytes, mmap, memoryview, array).
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Buffer
+
+ABI_HASH: str
+"""abi_hash of the specification that the extension was built from."""
+ALL_INSTRUMENTS: int
+"""EVENT.instrument of a STATE that concerns every instrument (0xFFFFFFFF)."""
+
+Records = NDArray[np.void]
+
+class Heads:
+    """All heads of one weight set on the CPU, in integers, equal to `microrisk.fixed` to the bit.
+
+    Parameters
+    ----------
+    tensors : the layers, vae.residual_exp and vae.latent_exp, with names, dtypes and shapes of `spec.weightfile`;
+        other names are ignored
+    mask : bit f = feature f can be produced by the feed; a masked feature adds no residual
+
+    Raises WeightFileError for a missing or wrong tensor, and for a row that could leave the accumulator.
+    """
+
+    vectorised: bool
+    """Whether the AVX2 form is used; may be set, and stays False where the CPU has none."""
+    def __init__(self, tensors: dict[str, NDArray[Any]], mask: int = 0xFFFFFFFF) -> None: ...
+    def score(self, codes: NDArray[np.int8]) -> NDArray[np.int32]:
+        """Codes (n, 32) to heads (n, 4): maxz, maha, vae, exposure."""
+
+class ItchDecoder:
+    """Nasdaq TotalView-ITCH 5.0 -> EVENT; keeps symbols, message counts and the place of the stream.
+
+    A known type of another length, or with an impossible side, is malformed and skipped by its length prefix; an
+    unknown type is skipped the same way. Length zero before a known type is the framing of some writers, otherwise the
+    end mark. seq = 1-based number of the framed message; every event has LAST; S gives a STATE of ALL_INSTRUMENTS.
+
+    Parameters
+    ----------
+    midnight_ns : UTC ns of the session date's midnight in New York, added to every time stamp
+    loose_framing : the writer's length fields are wrong: a known type has its own length whatever the prefix says
+    """
+
+    def __init__(self, *, midnight_ns: int = 0, loose_framing: bool = False) -> None: ...
+    def decode(self, data: Buffer, offset: int, out: Records) -> tuple[int, int]:
+        """Events written to `out` (EVENT) and the new offset; stops when `out` is full or the rest is incomplete.
+
+        An incomplete message stays at the new offset; behind the end mark everything is consumed as trailing.
+        """
+    def message(self, data: Buffer, seq: int, ts_recv: int, out: Records) -> int:
+        """One bare message (a MoldUDP64 block) with its own sequence and receive time; 0 or 1 event in out[0]."""
+    def symbols(self) -> dict[int, str]:
+        """Locate -> symbol: from R, or from the first A, F or P of a locate that had no R."""
+    def counts(self) -> dict[str, int]:
+        """Well-formed messages by type code."""
+    @property
+    def messages(self) -> int:
+        """Framed messages of every kind, malformed and unknown ones too."""
+    @property
+    def malformed(self) -> int: ...
+    @property
+    def unknown_type(self) -> int: ...
+    @property
+    def trailing(self) -> int:
+        """Bytes behind the end mark."""
+    @property
+    def ended(self) -> bool:
+        """An end mark was seen."""
+    @property
+    def first_ts(self) -> int:
+        """Event time of the first well-formed message, ns; NULL_TS before it."""
+    @property
+    def last_ts(self) -> int: ...
+
+class Engine:
+    """Books of many instruments, sinks that record them, and an optional scoring stage.
+
+    The rules are those of `microrisk.book.reference`, its naive twin. Orders are keyed by (instrument, order id).
+    Instrument numbers are below 2**20. Sinks and stages are switched on before the first event (RuntimeError).
+    Each take_* hands over what was recorded since the last one.
+
+    Parameters
+    ----------
+    always_open : a venue that never closes: every instrument is ALWAYS in continuous trading
+    reserve_orders, reserve_instruments : room taken in advance
+    """
+
+    def __init__(
+        self, *, always_open: bool = False, reserve_orders: int = 65536, reserve_instruments: int = 64
+    ) -> None: ...
+    def run_events(self, events: Records) -> None:
+        """Apply EVENT records in order: L3 when order_id is not 0, L2 for MODIFY with order_id 0."""
+    def run_itch(self, decoder: ItchDecoder, data: Buffer, offset: int, max_messages: int) -> int:
+        """Decode and apply one message at a time; returns the new offset (as ItchDecoder.decode).
+
+        Counts the decoder's malformed, unknown_type and trailing into `integrity` itself.
+        """
+    def finish(self) -> None:
+        """End of input: records what a last snapshot left unrecorded."""
+    def record_bbo(self) -> None:
+        """A BBO row on LAST (outside a snapshot) when best price or size differ from the instrument's last row."""
+    def take_bbo(self) -> Records: ...
+    def record_views(self, every_ns: int = 0) -> None:
+        """A VIEW per completed event and tick, or at most one per `every_ns` and instrument."""
+    def take_views(self) -> Records: ...
+    def record_depth(self, depth: int) -> None:
+        """An image of `depth` levels a side whenever one of them changed (on LAST, outside a snapshot)."""
+    def take_depth(self) -> tuple[Records, NDArray[np.int64]]:
+        """BBO rows (n) and levels (n, bid/ask, depth, px/qty); NULL_PX and 0 beyond the last level."""
+    def watch(
+        self,
+        kernel: int,
+        state: bytes,
+        table: NDArray[np.int8],
+        heads: Heads | None = None,
+        alert: int = 0,
+        alert_params: bytes = b"",
+        alert_state: bytes = b"",
+        rows: bool = True,
+    ) -> None:
+        """Score every completed event and tick of every instrument.
+
+        Parameters
+        ----------
+        kernel : address of int32 step(const View*, void* state, const int8* table, int8 codes[32]); not 0 = codes
+        state : template of the kernel's state, copied for each instrument, 8-byte aligned
+        table : int8 (32, 4096), expanded lookup table; kept alive
+        heads : None = codes only, heads 0
+        alert : address of void step(const int32* heads, const void* params, void* state, int32* level,
+            uint8 alert_fresh[2]); 0 = level and alert 0
+        rows : write ROW records
+        """
+    def set_table(self, instrument: int, state: bytes, table: NDArray[np.int8], alert_params: bytes = b"") -> None:
+        """An instrument's own state, table and (when not empty) alert parameters; after `watch`."""
+    def state_of(self, instrument: int) -> bytes:
+        """Copy of the kernel's state; KeyError before the instrument's first event."""
+    def ticks(self, on: bool) -> None:
+        """Staleness ticks: a VIEW with tick=1 at each multiple of 250 ms of the core's clock.
+
+        At most 40 after an instrument's last completed event, up to and including the time of the next message,
+        before it is applied; instruments in rising order. ts_event, ts_recv and seq stay those of its last event.
+        """
+    def take_rows(self) -> Records: ...
+    def latency(self, on: bool) -> None:
+        """Measure each message from before its decoding to after its alert."""
+    def take_latency(self) -> NDArray[np.uint64]:
+        """Counts by bucket of `latency_edges`, and begin anew."""
+    def orders(self, instrument: int) -> Records:
+        """ORDER: bids best first, then asks best first, queue order inside a level; an L2 level is one of id 0."""
+    def levels(self, instrument: int, depth: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Bids and asks as (n, 2) of px, qty, best first; depth 0 = all."""
+    def queue_position(self, instrument: int, order_id: int) -> tuple[int, int]:
+        """Orders ahead and quantity ahead; KeyError when the order is not in the book. Walks the queue."""
+    def instruments(self) -> NDArray[np.uint32]:
+        """Every instrument that had a book event, in rising order."""
+    def integrity(self, instrument: int | None = None) -> dict[str, int]:
+        """Counts by Integrity name: totals, or of one instrument."""
+    def findings(self) -> Records:
+        """The first 10,000 findings (FINDING), in order."""
+    def count(self, kind: int, n: int = 1, instrument: int | None = None) -> None:
+        """Findings of a decoder written in Python. Hard kinds and unknown_order mark the instrument suspect.
+
+        instrument None = of no instrument; a gap then marks every known instrument.
+        """
+    @property
+    def n_events(self) -> int:
+        """Book-changing events applied."""
+    @property
+    def live_orders(self) -> int: ...
+    @property
+    def now(self) -> int:
+        """The core's clock, ns; NULL_TS before the first event."""
+    @property
+    def allocations(self) -> int:
+        """Growths of the engine's memory after construction, new instruments included."""
+    def suspect(self, instrument: int) -> bool:
+        """Whether the instrument's book is marked as not to be trusted."""
+    def reset_book(self, instrument: int) -> None:
+        """Empty the book and take the mark off."""
+
+def latency_edges() -> NDArray[np.uint64]:
+    """Smallest ns of each bucket of the latency histogram; the last bucket has no upper end."""

@@ -1,0 +1,31 @@
+"""The one door to the compiled extension: checks that it was built from this specification, then hands it on.
+
+Raises SpecMismatch when records or messages changed since the extension was built.
+"""
+
+from __future__ import annotations
+
+from microrisk import _core
+from microrisk.errors import SpecMismatch
+from microrisk.spec.hashes import abi_hash
+
+
+def check_abi(built: str, expected: str) -> None:
+    """Refuse an extension whose records are not the ones that Python uses."""
+    if built != expected:
+        raise SpecMismatch(
+            f"microrisk._core was built for records {built}, the specification now says {expected}: run "
+            "`python -m microrisk.spec.emit_cpp`, then build the extension again with `pip install -e .`"
+        )
+
+
+check_abi(_core.ABI_HASH, abi_hash())
+
+ABI_HASH = _core.ABI_HASH
+ALL_INSTRUMENTS = _core.ALL_INSTRUMENTS
+Engine = _core.Engine
+Heads = _core.Heads
+ItchDecoder = _core.ItchDecoder
+latency_edges = _core.latency_edges
+
+__all__ = ["ABI_HASH", "ALL_INSTRUMENTS", "Engine", "Heads", "ItchDecoder", "check_abi", "latency_edges"]
