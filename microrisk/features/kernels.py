@@ -55,6 +55,8 @@ _TIME_UNIT_SHIFT = 10
 """Times enter lg in 2^10 ns."""
 _FAR_LEVEL = 2
 """0-based: an order at the third level or deeper is far."""
+_TICK_REACH = 2 * st.PX_MAX // DEPTH + 1
+"""Ten of these are more than any difference of two prices."""
 _HALF_DECADE = np.array([int(np.floor(np.sqrt(10.0) * 10.0**d)) + 1 for d in range(st.DECADES - 1)], np.int64)
 """Smallest size that is nearer (as a ratio) to 10^(d+1) than to 10^d."""
 
@@ -92,7 +94,7 @@ def _settle(s: Any) -> None:
     half = WARMUP_EVENTS  # two sizes an event
     lot = 1
     seen = s.decade[0]
-    for d in range(1, st.DECADES - 1):
+    for d in range(1, st.DECADES):
         if seen >= half:
             break
         lot *= 10
@@ -220,7 +222,7 @@ def _quote(s: Any, bid: int, ask: int, two_sided: bool) -> None:
 @compiled
 def _against_habit(s: Any, two_sided: bool) -> None:
     """Depth and spread against their own mean so far (26, 27); the means see two-sided books only."""
-    depth, spread = s.raw[2], s.spread << 4
+    depth, spread = int(s.raw[2]), s.spread << 4  # int: plain NumPy would shift within 16 bits
     known = s.depth_mean >= 0
     s.raw[26] = feature(depth - mean_value(s.depth_mean)) if known else 0
     s.raw[27] = feature(spread - mean_value(s.spread_mean)) if known else 0
@@ -262,7 +264,7 @@ def _book(v: Any, s: Any) -> None:
     if two_sided:
         _move_mid(s, bid + ask)
     _against_habit(s, two_sided)
-    reach = min(s.tick, st.PX_MAX // DEPTH) * DEPTH
+    reach = min(s.tick, _TICK_REACH) * DEPTH
     s.raw[28] = (2 * DEPTH - _occupied(v.bid_px, v.n_bid, reach) - _occupied(v.ask_px, v.n_ask, reach)) << 4
 
 

@@ -189,9 +189,9 @@ def fit_instrument(views: NDArray[np.void]) -> tuple[int, int]:
 
 
 def nearest_power_of_ten(size: int) -> int:
-    """The power of ten with the smallest ratio to `size` (1 for 0 and below)."""
+    """The power of ten with the smallest ratio to `size` (1 for 0 and below), at most 10^18."""
     lot = 1
-    while size > 0 and size * size > 10 * lot * lot:
+    while lot < 10**18 and size > 0 and size * size > 10 * lot * lot:
         lot *= 10
     return lot
 

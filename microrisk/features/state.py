@@ -34,8 +34,8 @@ EWMA_FRAC = 16
 """Fraction bits of the running means."""
 EWMA_NONE = -1
 """A running mean that has seen nothing yet; its rounded value reads 0."""
-DECADES = 20
-"""Warm-up histogram: sizes nearest 10^0 .. 10^19."""
+DECADES = 19
+"""Warm-up histogram: sizes nearest 10^0 .. 10^18, the largest power of ten that an int64 holds."""
 
 # decayed with TAU_FAST: places in STATE["fast"]
 F_OFI, F_BUY, F_SELL, F_ADD, F_CANCEL, F_TRADE, F_ADD_B, F_ADD_A, F_CANCEL_B, F_CANCEL_A = range(10)
