@@ -60,6 +60,11 @@ def say_json(value: dict[str, Any]) -> None:
     say(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
+def examples(lines: tuple[str, ...]) -> str:
+    """The last lines of a command's help."""
+    return "\n".join(("Examples:", *(f"  {line}" for line in lines)))
+
+
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """A table on stdout, as wide as the terminal, whole when there is none."""
     from rich.console import Console
@@ -82,7 +87,13 @@ def progress(label: str) -> Iterator[Callable[[float, int], None] | None]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    columns = (TextColumn(label), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), TextColumn("{task.fields[n]}"))
+    columns = (
+        TextColumn(label),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[n]}"),
+    )
     with Progress(*columns, console=Console(file=sys.stderr), transient=True) as bar:
         task = bar.add_task(label, total=1.0, n="")
         yield lambda fraction, count: bar.update(task, completed=fraction, n=f"{count:,}")

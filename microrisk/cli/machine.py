@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from microrisk.cli.console import Exit, say, say_json, table, tell
+from microrisk.cli.console import Exit, examples, say, say_json, table, tell
 from microrisk.cli.read import Json
 
 
@@ -25,12 +25,18 @@ def demo(
 
     Parameters
     ----------
-    out: Folder for the bytes, the rows and report.html.
-    seed: Of the market.
-    minutes: Length of the session.
-    model: A name of the registry or a folder.
-    open_: Show the report in a browser.
-    serve: Not in this version: there is no live dashboard yet.
+    out
+        Folder for the bytes, the rows and report.html.
+    seed
+        Of the market.
+    minutes
+        Length of the session.
+    model
+        A name of the registry or a folder.
+    open_
+        Show the report in a browser.
+    serve
+        Not in this version: there is no live dashboard yet.
     """
     from microrisk.errors import UsageError
 
@@ -90,7 +96,9 @@ def _say_doctor(facts: dict[str, Any]) -> None:
     table("packages", ["name", "version", "for"], cells)
     runs = [[s["name"], s["unavailable"] or "runs here", s["source"]] for s in facts["scorers"]]
     table("back ends", ["name", "state", "from"], runs)
-    found = [["*" if m["current"] else "", m["name"], m["problem"] or "ok", m["path"]] for m in facts["models"]["found"]]
+    found = [
+        ["*" if m["current"] else "", m["name"], m["problem"] or "ok", m["path"]] for m in facts["models"]["found"]
+    ]
     table("models", ["", "name", "state", "folder"], found)
 
 
@@ -103,14 +111,12 @@ def bench(
 ) -> int:
     """Measure each stage on this machine, over a generated stream or your own recording.
 
-    Examples:
-      microrisk bench
-      microrisk bench --input day.itch --json
-
     Parameters
     ----------
-    model: Whose heads are timed; the speed does not depend on it.
-    repeats: The fastest of these counts.
+    model
+        Whose heads are timed; the speed does not depend on it.
+    repeats
+        The fastest of these counts.
     """
     from microrisk.pipeline.bench import bench as run
 
@@ -127,7 +133,23 @@ def bench(
     return Exit.OK
 
 
+EXAMPLES = {
+    demo: (
+        "microrisk demo",
+        "microrisk demo --seed 7 --out /tmp/demo --open",
+    ),
+    bench: (
+        "microrisk bench",
+        "microrisk bench --input day.itch --json",
+    ),
+    doctor: (
+        "microrisk doctor",
+        "microrisk doctor --json",
+    ),
+}
+
+
 def add_to(app: App) -> None:
-    """Register these commands."""
-    for command in (demo, bench, doctor):
-        app.command(command)
+    """Register these commands with their examples."""
+    for command, lines in EXAMPLES.items():
+        app.command(command, help_epilogue=examples(lines))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from microrisk.cli.console import Exit, progress, say, say_json, table, tell
+from microrisk.cli.console import Exit, examples, progress, say, say_json, table, tell
 from microrisk.cli.read import PLAIN, Inputs, Json, Reading
 
 models = App(name="models", help="The registry of models: list, show, promote.", help_format="plaintext")
@@ -58,8 +58,10 @@ def promote(
 
     Parameters
     ----------
-    name: Its name there; the folder's own unless given.
-    replace: Take the place of a model of that name.
+    name
+        Its name there; the folder's own unless given.
+    replace
+        Take the place of a model of that name.
     """
     from microrisk.score.registry import promote as run
 
@@ -90,23 +92,21 @@ def train(
 
     The earlier part of the input teaches, the later part sets levels and thresholds.
 
-    Examples:
-      microrisk train monday.itch tuesday.itch --out mymodel
-      microrisk train btc.json.gz --out mytables --tables-only
-
     Parameters
     ----------
-    out: Model folder to write.
-    model: Whose weights --tables-only keeps (else the promoted one, else default).
-    tables_only: Keep the weights; fit normaliser tables and levels of these instruments.
-    seed: Of everything random.
+    out
+        Model folder to write.
+    model
+        Whose weights --tables-only keeps (else the promoted one, else default).
+    tables_only
+        Keep the weights; fit normaliser tables and levels of these instruments.
+    seed
+        Of everything random.
     """
     from microrisk.pipeline.training import train as run
 
     with progress("train") as bar:
-        result = run(
-            reading.source(inputs), out=out, model=model, tables_only=tables_only, seed=seed, progress=bar
-        )
+        result = run(reading.source(inputs), out=out, model=model, tables_only=tables_only, seed=seed, progress=bar)
     for notice in result.notices:
         tell(f"notice: {notice}")
     if json:
@@ -117,7 +117,16 @@ def train(
     return result.exit_code()
 
 
+EXAMPLES = {
+    train: (
+        "microrisk train monday.itch tuesday.itch --out mymodel",
+        "microrisk train btc.json.gz --out mytables --tables-only",
+    ),
+}
+
+
 def add_to(app: App) -> None:
-    """Register these commands."""
-    app.command(train)
+    """Register these commands with their examples."""
+    for command, lines in EXAMPLES.items():
+        app.command(command, help_epilogue=examples(lines))
     app.command(models)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from microrisk.cli.console import Exit, progress, say, say_json, table, tell
+from microrisk.cli.console import Exit, examples, progress, say, say_json, table, tell
 
 if TYPE_CHECKING:
     from microrisk.pipeline.spine import Source
@@ -24,10 +24,14 @@ class Reading:
 
     Parameters
     ----------
-    format: itch50, dbn, lobster, coinbase, ... ; recognised from content unless given.
-    date: Session date (YYYY-MM-DD, New York) of a feed that carries only a time of day.
-    venue: Venue of the instruments, for feeds that do not name it.
-    snapshot: Book image in the venue's own form, loaded first.
+    format
+        itch50, dbn, lobster, coinbase, ... ; recognised from content unless given.
+    date
+        Session date (YYYY-MM-DD, New York) of a feed that carries only a time of day.
+    venue
+        Venue of the instruments, for feeds that do not name it.
+    snapshot
+        Book image in the venue's own form, loaded first.
     """
 
     format: str | None = None
@@ -60,18 +64,18 @@ def replay(
 ) -> int:
     """Rebuild the books of recordings and check them.
 
-    Examples:
-      microrisk replay day.itch.gz --bbo bbo.parquet
-      microrisk replay messages.json.gz --snapshot level3.json.gz --orders orders.parquet --json
-      microrisk replay esh4.mbo.dbn.zst --strict
-
     Parameters
     ----------
-    bbo: Parquet of every change of the best price or size.
-    book: Parquet of every change of the first --depth levels.
-    depth: Levels a side of --book.
-    orders: Parquet of the orders that rest at the end.
-    strict: Exit with 3 when a hard count (gap, malformed, crossed, ...) is not zero.
+    bbo
+        Parquet of every change of the best price or size.
+    book
+        Parquet of every change of the first --depth levels.
+    depth
+        Levels a side of --book.
+    orders
+        Parquet of the orders that rest at the end.
+    strict
+        Exit with 3 when a hard count (gap, malformed, crossed, ...) is not zero.
     """
     from microrisk.pipeline import replay as run
 
@@ -100,7 +104,7 @@ def _integrity(result: Any) -> None:
     tell(f"integrity: {counts or 'nothing found'}")
     for f in result.findings[:5]:
         what = ", ".join(f"{k} {f[k]}" for k in ("order", "px", "qty", "ts_event") if f[k] is not None)
-        tell(f"  {f['kind']} in {f['instrument']} at sequence {f['seq']}: {what}")
+        tell(f"  {f['kind']} in {f['instrument'] or 'the feed'} at sequence {f['seq']}: {what}")
     if result.error is not None:
         tell(f"microrisk: the input broke off: {result.error}")
 
@@ -118,16 +122,16 @@ def features(
 ) -> int:
     """Write the 32 feature codes of every event, or list what the features are.
 
-    Examples:
-      microrisk features --list
-      microrisk features day.itch.gz --out codes.parquet
-
     Parameters
     ----------
-    model: Whose tables turn features into codes: a name of the registry or a folder (else the promoted one, else default).
-    out: Parquet to write.
-    raw: Add the integer features before the tables, columns <name>_raw.
-    list_: The table of features; nothing is read.
+    model
+        Whose tables turn features into codes: a name of the registry or a folder (else the promoted one, else default).
+    out
+        Parquet to write.
+    raw
+        Add the integer features before the tables, columns <name>_raw.
+    list_
+        The table of features; nothing is read.
     """
     from microrisk.errors import UsageError
 
@@ -176,17 +180,18 @@ def score(
 ) -> int:
     """Score every event and raise alerts.
 
-    Examples:
-      microrisk score day.itch.gz --out scores.parquet
-      microrisk score day.dbn.zst --fail-on 1e-5 --json
-
     Parameters
     ----------
-    model: A name of the registry or a folder (else the promoted one, else default).
-    backend: Who computes the heads; all give the same numbers.
-    out: Parquet of one row an event.
-    ticks: Rows for staleness ticks too.
-    fail_on: Exit with 1 when an alert's tail probability is below this.
+    model
+        A name of the registry or a folder (else the promoted one, else default).
+    backend
+        Who computes the heads; all give the same numbers.
+    out
+        Parquet of one row an event.
+    ticks
+        Rows for staleness ticks too.
+    fail_on
+        Exit with 1 when an alert's tail probability is below this.
     """
     from microrisk.pipeline import score as run
 
@@ -221,14 +226,12 @@ def convert(
 ) -> int:
     """Turn a recording into another format.
 
-    Examples:
-      microrisk convert messages.json.gz --snapshot level3.json.gz --to itch50 --out btc.itch
-      microrisk convert day.itch.gz --to parquet --out catalog/
-
     Parameters
     ----------
-    to: itch50 (one file), lobster (a folder), parquet (a catalog data/<type>/<INSTRUMENT.VENUE>/...).
-    out: File or folder to write.
+    to
+        itch50 (one file), lobster (a folder), parquet (a catalog data/<type>/<INSTRUMENT.VENUE>/...).
+    out
+        File or folder to write.
     """
     from microrisk.pipeline import convert as run
 
@@ -243,7 +246,28 @@ def convert(
     return result.exit_code()
 
 
+EXAMPLES = {
+    replay: (
+        "microrisk replay day.itch.gz --bbo bbo.parquet",
+        "microrisk replay messages.json.gz --snapshot level3.json.gz --orders orders.parquet",
+        "microrisk replay esh4.mbo.dbn.zst --strict --json",
+    ),
+    features: (
+        "microrisk features --list",
+        "microrisk features day.itch.gz --out codes.parquet",
+    ),
+    score: (
+        "microrisk score day.itch.gz --out scores.parquet",
+        "microrisk score day.dbn.zst --fail-on 1e-5 --json",
+    ),
+    convert: (
+        "microrisk convert messages.json.gz --snapshot level3.json.gz --to itch50 --out btc.itch",
+        "microrisk convert day.itch.gz --to parquet --out catalog/",
+    ),
+}
+
+
 def add_to(app: App) -> None:
-    """Register these commands."""
-    for command in (replay, features, score, convert):
-        app.command(command)
+    """Register these commands with their examples."""
+    for command, lines in EXAMPLES.items():
+        app.command(command, help_epilogue=examples(lines))

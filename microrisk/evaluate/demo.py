@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -160,7 +159,7 @@ def _report(session: Session, run: _Run, weights: Weights, facts: dict[str, Any]
         books=_books(episodes, run, names, session),
         integrity=outcome["integrity"],
         latency=Latency(latency_edges(), run.latency),
-        findings=[f"{f['kind']} in {f['instrument']}, sequence {f['seq']}" for f in outcome["findings"]],
+        findings=[f"{f['kind']} in {f['instrument'] or 'the feed'}, sequence {f['seq']}" for f in outcome["findings"]],
         commands=list(next_commands(capture).items()),
         notes=[
             "The market is simulated: what is found here says that the parts work together, not how a real day would go.",

@@ -24,7 +24,9 @@ HELD_ROWS = 1 << 21
 """Rows gathered over all instruments before the longest holding is written out."""
 LABEL = pa.dictionary(pa.int8(), pa.string())
 
-TRADES_SCHEMA = pa.schema([*STAMPS, ("px", pa.int64()), ("qty", pa.int64()), ("aggressor", LABEL), ("hidden", pa.bool_())])
+TRADES_SCHEMA = pa.schema(
+    [*STAMPS, ("px", pa.int64()), ("qty", pa.int64()), ("aggressor", LABEL), ("hidden", pa.bool_())]
+)
 EVENTS_SCHEMA = pa.schema(
     [
         *STAMPS,

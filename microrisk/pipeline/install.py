@@ -57,7 +57,7 @@ def _extension() -> dict[str, Any]:
     except ImportError as error:
         return out | {"problem": f"the compiled extension cannot be loaded ({error}): run pip install ."}
     out |= {"file": _core.__file__, "abi_hash": _core.ABI_HASH}
-    if _core.ABI_HASH != out["expected"]:
+    if out["expected"] != _core.ABI_HASH:
         out["problem"] = f"the extension was built for records {_core.ABI_HASH}, not {out['expected']}: build it again"
     return out
 

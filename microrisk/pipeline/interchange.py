@@ -42,7 +42,7 @@ def convert(
     The books are rebuilt on the way, so `integrity` is that of a replay. Raises UsageError for an unknown target,
     EncodeError for an event that the target cannot hold, else as in `replay`.
     """
-    writers = {"itch50": _to_itch, "lobster": _to_lobster, "parquet": _to_parquet}
+    writers = {"itch50": _to_itch, "parquet": _to_parquet}
     if to not in writers:
         raise UsageError(f"cannot convert to {to!r}; known are {', '.join(writers)}")
     source = Source.of(inputs, **options)

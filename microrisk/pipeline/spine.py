@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from microrisk.core import Engine, ItchDecoder
+from microrisk.core import ALL_INSTRUMENTS, Engine, ItchDecoder
 from microrisk.errors import FeedError
 from microrisk.feed import open_feed
 from microrisk.pipeline.tables import Names
@@ -54,9 +54,7 @@ class Source:
 
     def open(self) -> Feed:
         """The feed, recognised from content unless `format` says."""
-        return open_feed(
-            self.inputs, format=self.format, date=self.date, venue=self.venue, snapshot=self.snapshot
-        )
+        return open_feed(self.inputs, format=self.format, date=self.date, venue=self.venue, snapshot=self.snapshot)
 
 
 class Openable(Protocol):
@@ -178,6 +176,10 @@ class Spine:
         """Times of the first and the last message, ns UTC: the venue's where there are some."""
         return self._tap.span()
 
+    def ids(self) -> list[str]:
+        """Id of every instrument of `engine.instruments()`, in that order."""
+        return [self.names[int(i)] for i in self.engine.instruments()]
+
     def integrity(self) -> dict[str, int]:
         """Totals of every kind of finding, all names of spec.records.Integrity present."""
         seen = self.engine.integrity()
@@ -273,16 +275,15 @@ def describe(index: int, entry: Instrument | None) -> dict[str, Any]:
 
 
 def _finding(row: Any, entry: Instrument | None, feed: Feed) -> dict[str, Any]:
-    kind = Integrity(int(row["kind"]))
+    kind, index = Integrity(int(row["kind"])), int(row["instrument"])
     px, qty = int(row["px"]), int(row["qty"])
     order = int(row["order_id"])
     return {
         "kind": kind.name,
-        "instrument": entry.id if entry else f"#{int(row['instrument'])}",
+        "instrument": entry.id if entry else None if index == ALL_INSTRUMENTS else f"#{index}",
         "seq": int(row["seq"]),
         "ts_event": None if int(row["ts_event"]) == NULL_TS else int(row["ts_event"]),
         "order": feed.order_label(order) if order else None,
         "px": None if px == NULL_PX else decimal(px, entry.px_exp if entry else 0),
         "qty": decimal(qty, entry.qty_exp if entry else 0),
     }
-

@@ -104,6 +104,7 @@ class Stage:
         return self._expanded(self.name_of(index))
 
     def name_of(self, index: int) -> str | None:
+        """Id of an instrument, None while the feed has not named it."""
         entry = self.spine.feed.instruments().get(index)
         return None if entry is None else entry.id
 
@@ -140,4 +141,3 @@ class _Scout:
             except (StopIteration, ValueError):  # what breaks here breaks, and is reported, in the spine too
                 self._events = None
         return self._feed.instruments()
-
