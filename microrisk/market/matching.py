@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from microrisk.market.rng import JIT
+from microrisk.market.rng import INNER
 from microrisk.spec.records import Action, Flag
 
 GRID = 1 << 15
@@ -24,26 +24,10 @@ AGENT_POOL = 512
 ID, PX, QTY, SIDE, NEXT, PREV, POS, BORN, OWNER = range(9)
 # columns of Market.levels
 HEAD, TAIL, TOTAL = range(3)
-# places in Market.ints
-(
-    NOW,
-    BEST_BID,
-    BEST_ASK,
-    N_LIVE,
-    FREE,
-    NEXT_ID,
-    NEXT_MATCH,
-    N_OUT,
-    HALT_END,
-    SLOW_AT,
-    PLAN,
-    ACT_AT,
-    PHASE,
-    COUNT,
-    CYCLE,
-) = range(15)
-N_AGENT, SIGN_0, LEFT_0, OPENED = 15, 16, 19, 22
-N_INTS = 24
+# places in Market.ints: best prices (bid, then ask; 0 and GRID - 1 when empty) first
+BEST, N_LIVE, FREE, NEXT_ID, NEXT_MATCH, N_OUT, NOW, OPENED = 0, 2, 3, 4, 5, 6, 7, 8
+HALT_END, SLOW_AT, PLAN, ACT_AT, PHASE, COUNT, CYCLE, N_AGENT = 9, 10, 11, 12, 13, 14, 15, 16
+SIGN_0, LEFT_0, N_INTS = 17, 20, 24
 # columns of Market.out
 O_TS, O_ACTION, O_ID, O_REF, O_PX, O_QTY, O_SIDE, O_FLAGS = range(8)
 
@@ -55,7 +39,7 @@ LAST, EXEC, HIDDEN, CROSS = int(Flag.LAST), int(Flag.EXEC), int(Flag.HIDDEN), in
 class Market(NamedTuple):
     """The whole state of one instrument."""
 
-    orders: NDArray[np.int64]  # [POOL, 9]
+    orders: NDArray[np.int64]  # int64[POOL, 9]
     live: NDArray[np.int64]  # [POOL] slots of resting orders, no order
     levels: NDArray[np.int64]  # [2, GRID, 3], bids then asks
     ints: NDArray[np.int64]  # [N_INTS]
@@ -73,7 +57,7 @@ def new_market(seed: int, n_floats: int, rows: int) -> Market:
     levels = np.zeros((2, GRID, 3), np.int64)
     levels[:, :, :TOTAL] = -1
     ints = np.zeros(N_INTS, np.int64)
-    ints[BEST_ASK] = GRID - 1
+    ints[BEST + 1] = GRID - 1
     ints[NEXT_ID] = ints[NEXT_MATCH] = 1
     return Market(
         orders,
@@ -87,161 +71,164 @@ def new_market(seed: int, n_floats: int, rows: int) -> Market:
     )
 
 
-@njit(**JIT)
+@njit(**INNER)
 def emit(m: Market, action: int, order_id: int, ref: int, px: int, qty: int, side: int, flags: int) -> None:
     """Write one event; the caller has seen to the room."""
-    row = m.out[m.ints[N_OUT]]
-    row[O_TS] = m.ints[NOW]
-    row[O_ACTION] = action
-    row[O_ID] = order_id
-    row[O_REF] = ref
-    row[O_PX] = px
-    row[O_QTY] = qty
-    row[O_SIDE] = side
-    row[O_FLAGS] = flags | LAST
-    m.ints[N_OUT] += 1
+    out, n = m.out, m.ints[N_OUT]
+    out[n, O_TS] = m.ints[NOW]
+    out[n, O_ACTION] = action
+    out[n, O_ID] = order_id
+    out[n, O_REF] = ref
+    out[n, O_PX] = px
+    out[n, O_QTY] = qty
+    out[n, O_SIDE] = side
+    out[n, O_FLAGS] = flags | LAST
+    m.ints[N_OUT] = n + 1
 
 
-@njit(**JIT)
-def best(m: Market, side: int) -> int:
-    """Best price of a side in ticks; 0 or GRID - 1 for an empty one."""
-    return m.ints[BEST_BID] if side > 0 else m.ints[BEST_ASK]
-
-
-@njit(**JIT)
+@njit(**INNER)
 def _enqueue(m: Market, slot: int, side: int, px: int, qty: int) -> None:
     """Put a slot at the back of its level."""
-    o, level = m.orders[slot], m.levels[(1 - side) // 2, px]
-    o[PX], o[QTY], o[SIDE], o[NEXT], o[PREV] = px, qty, side, -1, level[TAIL]
-    if level[TAIL] >= 0:
-        m.orders[level[TAIL], NEXT] = slot
+    orders, levels, ints, s = m.orders, m.levels, m.ints, (1 - side) >> 1
+    last = levels[s, px, TAIL]
+    orders[slot, PX] = px
+    orders[slot, QTY] = qty
+    orders[slot, SIDE] = side
+    orders[slot, NEXT] = -1
+    orders[slot, PREV] = last
+    if last >= 0:
+        orders[last, NEXT] = slot
     else:
-        level[HEAD] = slot
-    level[TAIL] = slot
-    level[TOTAL] += qty
-    if side > 0 and px > m.ints[BEST_BID]:
-        m.ints[BEST_BID] = px
-    if side < 0 and px < m.ints[BEST_ASK]:
-        m.ints[BEST_ASK] = px
+        levels[s, px, HEAD] = slot
+    levels[s, px, TAIL] = slot
+    levels[s, px, TOTAL] += qty
+    if (px - ints[BEST + s]) * side > 0:
+        ints[BEST + s] = px
 
 
-@njit(**JIT)
+@njit(**INNER)
 def _dequeue(m: Market, slot: int) -> None:
-    """Take a slot out of its level and find the best price again."""
-    o, ints = m.orders[slot], m.ints
-    side = o[SIDE]
-    levels = m.levels[(1 - side) // 2]
-    level = levels[o[PX]]
-    if o[PREV] >= 0:
-        m.orders[o[PREV], NEXT] = o[NEXT]
+    """Take a slot out of its level and find the best price again; an empty side ends at 0 or GRID - 1."""
+    orders, levels, side = m.orders, m.levels, m.orders[slot, SIDE]
+    s, px, before, behind = (1 - side) >> 1, orders[slot, PX], orders[slot, PREV], orders[slot, NEXT]
+    if before >= 0:
+        orders[before, NEXT] = behind
     else:
-        level[HEAD] = o[NEXT]
-    if o[NEXT] >= 0:
-        m.orders[o[NEXT], PREV] = o[PREV]
+        levels[s, px, HEAD] = behind
+    if behind >= 0:
+        orders[behind, PREV] = before
     else:
-        level[TAIL] = o[PREV]
-    level[TOTAL] -= o[QTY]
-    if level[HEAD] < 0:
-        if side > 0:
-            while ints[BEST_BID] > 0 and levels[ints[BEST_BID], HEAD] < 0:
-                ints[BEST_BID] -= 1
-        else:
-            while ints[BEST_ASK] < GRID - 1 and levels[ints[BEST_ASK], HEAD] < 0:
-                ints[BEST_ASK] += 1
+        levels[s, px, TAIL] = before
+    levels[s, px, TOTAL] -= orders[slot, QTY]
+    at = m.ints[BEST + s]
+    while levels[s, at, HEAD] < 0 and 0 < at < GRID - 1:
+        at -= side
+    m.ints[BEST + s] = at
 
 
-@njit(**JIT)
+@njit(**INNER)
 def add(m: Market, side: int, px: int, qty: int, owner: int) -> int:
-    """A new resting order (the price must not cross); its slot, or -1 when the pool is empty. owner 0 = ordinary flow."""
-    slot, ints = m.ints[FREE], m.ints
+    """A new resting order; its slot, or -1 without an order when the pool is empty or the price has no place.
+
+    The price must not cross. owner 0 = ordinary flow.
+    """
+    slot, ints, orders = m.ints[FREE], m.ints, m.orders
     if slot < 0 or px <= 0 or px >= GRID - 1:
         return -1
-    o = m.orders[slot]
-    ints[FREE] = o[NEXT]
+    ints[FREE] = orders[slot, NEXT]
     _enqueue(m, slot, side, px, qty)
-    o[ID], o[POS], o[BORN], o[OWNER] = ints[NEXT_ID], ints[N_LIVE], ints[NOW], owner
+    orders[slot, ID] = ints[NEXT_ID]
+    orders[slot, POS] = ints[N_LIVE]
+    orders[slot, BORN] = ints[NOW]
+    orders[slot, OWNER] = owner
     m.live[ints[N_LIVE]] = slot
     ints[N_LIVE] += 1
     ints[NEXT_ID] += 1
-    emit(m, ADD, o[ID], 0, px, qty, side, 0)
+    emit(m, ADD, orders[slot, ID], 0, px, qty, side, 0)
     return slot
 
 
-@njit(**JIT)
-def _remove(m: Market, slot: int) -> None:
-    """The order leaves the book; no event."""
+@njit(**INNER)
+def take(m: Market, slot: int, qty: int, action: int, flags: int) -> None:
+    """`qty` (at most what remains) leaves the order; gone when nothing remains.
+
+    action and flags: DELETE of all of it, REDUCE as a partial cancel, REDUCE with EXEC as an execution.
+    """
+    orders, ints, match = m.orders, m.ints, 0
+    if flags & EXEC:
+        match = ints[NEXT_MATCH]
+        ints[NEXT_MATCH] = match + 1
+    side, px = orders[slot, SIDE], orders[slot, PX]
+    emit(m, action, orders[slot, ID], match, px, qty, side, flags)
+    if qty < orders[slot, QTY]:
+        orders[slot, QTY] -= qty
+        m.levels[(1 - side) >> 1, px, TOTAL] -= qty
+        return
     _dequeue(m, slot)
-    o, ints = m.orders[slot], m.ints
     ints[N_LIVE] -= 1
-    moved = m.live[ints[N_LIVE]]
-    m.live[o[POS]] = moved
-    m.orders[moved, POS] = o[POS]
-    o[ID], o[NEXT] = 0, ints[FREE]
+    moved, hole = m.live[ints[N_LIVE]], orders[slot, POS]
+    m.live[hole] = moved
+    orders[moved, POS] = hole
+    orders[slot, ID] = 0
+    orders[slot, NEXT] = ints[FREE]
     ints[FREE] = slot
 
 
-@njit(**JIT)
+@njit(**INNER)
 def delete(m: Market, slot: int) -> None:
     """The whole order is withdrawn."""
-    o = m.orders[slot]
-    emit(m, DELETE, o[ID], 0, o[PX], o[QTY], o[SIDE], 0)
-    _remove(m, slot)
+    take(m, slot, m.orders[slot, QTY], DELETE, 0)
 
 
-@njit(**JIT)
-def reduce(m: Market, slot: int, qty: int, flags: int) -> None:
-    """`qty` (at most what remains) leaves the order: an execution (flags EXEC) or a partial cancel."""
-    o = m.orders[slot]
-    match = 0
-    if flags & EXEC:
-        match = m.ints[NEXT_MATCH]
-        m.ints[NEXT_MATCH] += 1
-    emit(m, REDUCE, o[ID], match, o[PX], qty, o[SIDE], flags)
-    if qty == o[QTY]:
-        _remove(m, slot)
-    else:
-        o[QTY] -= qty
-        m.levels[(1 - o[SIDE]) // 2, o[PX], TOTAL] -= qty
-
-
-@njit(**JIT)
+@njit(**INNER)
 def replace(m: Market, slot: int, px: int, qty: int) -> None:
     """Cancel and re-enter under a new id at the back of the new level, as one event (the price must not cross)."""
-    o = m.orders[slot]
-    emit(m, REPLACE, o[ID], m.ints[NEXT_ID], px, qty, o[SIDE], 0)
+    orders, ints, side = m.orders, m.ints, m.orders[slot, SIDE]
+    emit(m, REPLACE, orders[slot, ID], ints[NEXT_ID], px, qty, side, 0)
     _dequeue(m, slot)
-    o[ID], o[BORN] = m.ints[NEXT_ID], m.ints[NOW]
-    m.ints[NEXT_ID] += 1
-    _enqueue(m, slot, o[SIDE], px, qty)
+    orders[slot, ID] = ints[NEXT_ID]
+    orders[slot, BORN] = ints[NOW]
+    ints[NEXT_ID] += 1
+    _enqueue(m, slot, side, px, qty)
 
 
-@njit(**JIT)
+@njit(**INNER)
 def sweep(m: Market, aggressor: int, qty: int, limit: int) -> int:
     """Match `qty` against the other side, best price and oldest order first, no worse than `limit`; what is left."""
+    s = (1 + aggressor) >> 1
     while qty > 0:
-        px = best(m, -aggressor)
+        px = m.ints[BEST + s]
         if px <= 0 or px >= GRID - 1 or (px - limit) * aggressor > 0:
             break
-        slot = m.levels[(1 + aggressor) // 2, px, HEAD]
-        part = min(qty, m.orders[slot, QTY])
-        reduce(m, slot, part, EXEC)
+        slot = m.levels[s, px, HEAD]
+        part = m.orders[slot, QTY]
+        if part > qty:
+            part = qty
+        take(m, slot, part, REDUCE, EXEC)
         qty -= part
     return qty
 
 
-@njit(**JIT)
+@njit(**INNER)
 def hidden_print(m: Market, px: int, qty: int, side: int, flags: int) -> None:
     """A trade that changes no displayed order; `side` is the resting one."""
     emit(m, TRADE, 0, m.ints[NEXT_MATCH], px, qty, side, flags)
     m.ints[NEXT_MATCH] += 1
 
 
-@njit(**JIT)
+@njit(**INNER)
 def depth(m: Market, side: int, ticks: int) -> int:
     """Quantity on the first `ticks` ticks of a side, counted from its best."""
-    total, px = 0, best(m, side)
-    for k in range(ticks):
-        at = px - side * k
-        if 0 < at < GRID - 1:
-            total += m.levels[(1 - side) // 2, at, TOTAL]
+    total, s = 0, (1 - side) >> 1
+    at = m.ints[BEST + s]
+    while ticks > 0 and 0 < at < GRID - 1:
+        total += m.levels[s, at, TOTAL]
+        at -= side
+        ticks -= 1
     return total
+
+
+@njit(**INNER)
+def two_sided(m: Market) -> bool:
+    """Whether both sides have orders."""
+    return m.ints[BEST] > 0 and m.ints[BEST + 1] < GRID - 1

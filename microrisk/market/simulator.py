@@ -146,8 +146,9 @@ def _one(
     compiled = [compile_plan(q, seed) for q in plans]
     table = np.array([row for row, _ in compiled]).reshape(len(plans), p.P_COLUMNS)
     m, chunks, done = _market(seed, seconds, rates, table), [], False
+    rates = np.zeros(5)
     while not done:
-        done = run(m, table, int(seconds * NS_PER_S))
+        done = run(m, table, rates, int(seconds * NS_PER_S))
         chunks.append(m.out[: m.ints[N_OUT]].copy())
         m.ints[N_OUT] = 0
     labels = [

@@ -12,4 +12,6 @@ NEWS_RATE, HALTS = 9, 10
 """Arrivals a second of news and of halts."""
 ADD_FACTOR, CANCEL_BID, CANCEL_ASK, FLOW_FACTOR = 11, 12, 13, 14
 """What an episode does to the ordinary flow: new orders, cancel hazard of each side, everything."""
-N_FLOATS = 16
+PACE, ADD_BASE, ROOM = 15, 16, 17
+"""From the slow step: overall activity, share of limit orders that come, ticks by which a quote may pass the value."""
+N_FLOATS = 18
