@@ -27,6 +27,8 @@ CHUNK_EVENTS = 16_384
 ALL_INSTRUMENTS = 0xFFFFFFFF
 """Instrument of a finding (or a trading state) that concerns the whole feed."""
 
+MAX_NOTICES = 100
+
 Events = NDArray[np.void]
 
 
@@ -135,6 +137,13 @@ class ChunkFeed:
         if n:
             key = (int(kind), int(instrument))
             self._findings[key] = self._findings.get(key, 0) + int(n)
+
+    def _note(self, text: str) -> None:
+        """Add a notice; a badly damaged input gives MAX_NOTICES of them and no more (findings go on counting)."""
+        if len(self.notices) < MAX_NOTICES:
+            self.notices.append(text)
+        elif len(self.notices) == MAX_NOTICES:
+            self.notices.append("further notices are left out")
 
     def drain(self) -> list[tuple[int, int, int]]:
         """Findings (kind, number, instrument) since the last call."""
