@@ -34,6 +34,7 @@ from microrisk.market.matching import (
     PX,
     QTY,
     REDUCE,
+    ROWS,
     SIDE,
     SIGN_0,
     SLOW_AT,
@@ -315,7 +316,7 @@ def run(m: Market, plans: NDArray[object], rates: NDArray[object], until: int) -
     Between events the kernels only fade, so the intensity at the last event bounds the thinning.
     """
     ints = m.ints
-    while ints[N_OUT] < m.out.shape[0] - MARGIN:
+    while ints[N_OUT] < ROWS - MARGIN:
         opening = OPENING_NS // (OPENING_ORDERS + 1) * (ints[OPENED] + 1) if ints[OPENED] <= OPENING_ORDERS else NEVER
         halt_end = ints[HALT_END] if ints[HALT_END] > 0 else NEVER
         fixed = min(min(ints[SLOW_AT], ints[ACT_AT]), min(opening, halt_end))

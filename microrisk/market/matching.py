@@ -6,19 +6,21 @@ GRID places, times ns since the session's start. Side: +1 bid, -1 ask, as in spe
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
 from microrisk.market.rng import INNER
+from microrisk.market.state import N_FLOATS
 from microrisk.spec.records import Action, Flag
 
 GRID = 1 << 15
 POOL = 1 << 14
 """Most resting orders at a time; the flow holds a few hundred."""
 AGENT_POOL = 512
+ROWS = 1 << 16
+"""Events between two collections of the output."""
 
 # columns of Market.orders
 ID, PX, QTY, SIDE, NEXT, PREV, POS, BORN, OWNER = range(9)
@@ -36,39 +38,33 @@ REPLACE, TRADE, STATE = int(Action.REPLACE), int(Action.TRADE), int(Action.STATE
 LAST, EXEC, HIDDEN, CROSS = int(Flag.LAST), int(Flag.EXEC), int(Flag.HIDDEN), int(Flag.CROSS)
 
 
-class Market(NamedTuple):
-    """The whole state of one instrument."""
+STATE_OF_MARKET = np.dtype(
+    [
+        ("ints", "<i8", (N_INTS,)),
+        ("floats", "<f8", (N_FLOATS,)),  # places in state
+        ("rng", "<u8", (1,)),
+        ("orders", "<i8", (POOL, 9)),
+        ("live", "<i8", (POOL,)),  # slots of resting orders, in no order
+        ("levels", "<i8", (2, GRID, 3)),  # bids, then asks
+        ("agent", "<i8", (AGENT_POOL, 3)),  # slot, order id, due time
+        ("out", "<i8", (ROWS, 8)),
+    ]
+)
+Market = Any
+"""The whole state of one instrument: a record of STATE_OF_MARKET (one pointer for compiled code, quick to compile)."""
 
-    orders: NDArray[np.int64]  # int64[POOL, 9]
-    live: NDArray[np.int64]  # [POOL] slots of resting orders, no order
-    levels: NDArray[np.int64]  # [2, GRID, 3], bids then asks
-    ints: NDArray[np.int64]  # [N_INTS]
-    floats: NDArray[np.float64]  # places in flow
-    rng: NDArray[np.uint64]  # [1]
-    agent: NDArray[np.int64]  # [AGENT_POOL, 3] slot, order id, due time
-    out: NDArray[np.int64]  # [rows, 8]
 
-
-def new_market(seed: int, n_floats: int, rows: int) -> Market:
-    """An empty book, its generator at `seed`, and room for `rows` events between two collections."""
-    orders = np.zeros((POOL, 9), np.int64)
+def new_market(seed: int) -> Market:
+    """An empty book with its generator at `seed`."""
+    market = np.zeros(1, STATE_OF_MARKET)[0]
+    orders, levels, ints = market["orders"], market["levels"], market["ints"]
     orders[:, NEXT] = np.arange(1, POOL + 1)
     orders[-1, NEXT] = -1
-    levels = np.zeros((2, GRID, 3), np.int64)
     levels[:, :, :TOTAL] = -1
-    ints = np.zeros(N_INTS, np.int64)
     ints[BEST + 1] = GRID - 1
     ints[NEXT_ID] = ints[NEXT_MATCH] = 1
-    return Market(
-        orders,
-        np.zeros(POOL, np.int64),
-        levels,
-        ints,
-        np.zeros(n_floats),
-        np.array([seed], np.uint64),
-        np.zeros((AGENT_POOL, 3), np.int64),
-        np.zeros((rows, 8), np.int64),
-    )
+    market["rng"][0] = seed
+    return market
 
 
 @njit(**INNER)

@@ -29,7 +29,6 @@ LOT = 100
 START_NS = 1_736_173_800 * NS_PER_S
 """2025-01-06 09:30:00 New York."""
 NEWS_PER_HOUR, HALTS_PER_HOUR = 6.0, 0.6
-ROWS = 1 << 16
 
 Events = NDArray[np.void]
 
@@ -127,15 +126,15 @@ def _plans(
 
 def _market(seed: int, seconds: float, rates: tuple[float, float], plans: NDArray[np.float64]) -> Market:
     """State before the first event."""
-    m = new_market(derive(seed, 1), state.N_FLOATS, ROWS)
+    m = new_market(derive(seed, 1))
     draw = Stream(derive(seed, 2))
-    f = m.floats
+    f = m["floats"]
     f[state.VALUE] = draw.uniform(4_000.0, 20_000.0)
     f[state.LENGTH], f[state.NEWS_RATE], f[state.HALTS] = seconds, *rates
     f[[state.ADD_FACTOR, state.CANCEL_BID, state.CANCEL_ASK, state.FLOW_FACTOR]] = 1.0
     f[[state.ACTIVITY, state.LIQUIDITY, state.VOLATILITY]] = [draw.uniform(-s, s) for s in (0.5, 0.3, 0.8)]
-    m.ints[SLOW_AT] = 30 * SLOW_NS
-    m.ints[ACT_AT] = int(plans[0, p.P_START]) if len(plans) else NEVER
+    m["ints"][SLOW_AT] = 30 * SLOW_NS
+    m["ints"][ACT_AT] = int(plans[0, p.P_START]) if len(plans) else NEVER
     return m
 
 
@@ -149,8 +148,8 @@ def _one(
     rates = np.zeros(5)
     while not done:
         done = run(m, table, rates, int(seconds * NS_PER_S))
-        chunks.append(m.out[: m.ints[N_OUT]].copy())
-        m.ints[N_OUT] = 0
+        chunks.append(m["out"][: m["ints"][N_OUT]].copy())
+        m["ints"][N_OUT] = 0
     labels = [
         Episode(q.kind, q.start_ns, int(row[p.P_ACTUAL_END]), q.strength, q.instrument, named)
         for q, row, (_, named) in zip(plans, table, compiled, strict=True)
