@@ -217,10 +217,11 @@ class ReferenceEngine:
         rows, self._views = self._views, []
         return np.array(rows, VIEW).reshape(-1)
 
-    def count(self, kind: int, n: int = 1, instrument: int = 0) -> None:
+    def count(self, kind: int, n: int = 1, instrument: int | None = None) -> None:
         """Add findings of a decoder; a gap on no instrument in particular marks all books."""
         if n == 0:
             return
+        instrument = ALL_INSTRUMENTS if instrument is None else instrument
         book = self._book(instrument) if instrument < MAX_INSTRUMENTS else None
         self._note(Integrity(kind), n, book, (self.now, 0, 0, 0, 0, instrument, kind))
         if book is None and kind == Integrity.gap:

@@ -42,7 +42,8 @@ def test_start_of_a_real_day(data_dir: Path) -> None:
     assert (naive.malformed, naive.unknown_type, naive.trailing) == (0, 0, 0)
     assert len(naive.symbols()) == 993
     assert list(naive.symbols().values())[:4] == ["A", "AA", "AAAU", "AACG"]
-    assert (naive.first_ts // 10**6, naive.last_ts // 10**6) == (11_072_057, 11_354_361)  # 03:04:32.057, 03:09:14.361
+    assert round(naive.first_ts / 10**6) == 11_072_057  # 03:04:32.057
+    assert round(naive.last_ts / 10**6) == 11_354_361  # 03:09:14.361
 
 
 def test_two_zero_bytes_in_place_of_the_length(data_dir: Path) -> None:
@@ -82,7 +83,9 @@ def test_real_fields_are_plausible(data_dir: Path) -> None:
         assert stock.isprintable()
         assert stock
         assert int(fields.get("price", 1)) < 2_000_000_000
-        assert 0 < int(fields.get("shares", 1)) < 10_000_000
+        assert (
+            int(fields["type"] != "Q") <= int(fields.get("shares", 1)) < 10_000_000
+        )  # a cross may have matched nothing
         assert fields.get("printable", "Y") in ("Y", "N")
         assert fields.get("cross_type", "O") in ("O", "C", "H", "I", "A")
         assert int(fields["timestamp"]) < 86_400 * 10**9
