@@ -55,7 +55,7 @@ from microrisk.market.plan import (
     WITHDRAWAL,
 )
 from microrisk.market.rng import INNER, exponential, uniform
-from microrisk.market.state import ADD_FACTOR, CANCEL_ASK, CANCEL_BID, FLOW_FACTOR
+from microrisk.market.state import ADD_FACTOR, ANCHOR, CANCEL_ASK, CANCEL_BID, FAST, FLOW_FACTOR, SLOW, VALUE
 
 NEVER = 1 << 62
 OVER = -1
@@ -97,6 +97,14 @@ def _drop(m: Market, k: int) -> None:
 
 
 @njit(**INNER)
+def _strike(m: Market, side: int, qty: int, limit: int) -> None:
+    """An aggressive order of the agent; the market answers as to any trade."""
+    if sweep(m, side, qty, limit) < qty:
+        m.floats[FAST] += 1.0
+        m.floats[SLOW] += 1.0
+
+
+@njit(**INNER)
 def _layer_watch(m: Market, side: int) -> None:
     """Put one order that the price has left, or come too near, back to levels 2 to 7."""
     touch, a = m.ints[BEST + ((1 - side) >> 1)], m.agent
@@ -114,7 +122,7 @@ def _layer_trade(m: Market, side: int, taken: bool) -> None:
     """The point of it: a small genuine order on the other side, best priced where there is room; someone takes it."""
     px, touch = m.ints[BEST + ((1 + side) >> 1)], m.ints[BEST + ((1 - side) >> 1)]
     if taken:
-        sweep(m, side, 100, px)
+        _strike(m, side, 100, px)
     else:
         _own(m, -side, px - side if (px - touch) * side > 1 else px, 100, NEVER)
 
@@ -212,14 +220,24 @@ def _withdrawal(m: Market, p: Row) -> int:
 
 @njit(**INNER)
 def _ignition(m: Market, p: Row) -> int:
-    """Sweeps of one direction, the hit side takes flight; then the price comes back a part of the way."""
-    side, hit = int(p[P_SIDE]), CANCEL_ASK if p[P_SIDE] > 0 else CANCEL_BID
+    """Sweeps of one direction, the hit side takes flight, others follow; then the price comes back a part of the way.
+
+    P_D ticks a sweep is how far the others are convinced, P_E the share of that which they take back.
+    """
+    f, side, hit = m.floats, int(p[P_SIDE]), CANCEL_ASK if p[P_SIDE] > 0 else CANCEL_BID
+    if m.ints[PHASE] == 0:
+        m.ints[PHASE] = 1
+        f[ANCHOR] = f[VALUE]
+        f[hit] = p[P_C]
     if m.ints[NOW] >= p[P_ACTIVE_END]:
-        m.floats[hit] = 1.0
+        if m.ints[PHASE] == 1:
+            m.ints[PHASE] = 2
+            f[VALUE] += p[P_E] * (f[ANCHOR] - f[VALUE])
+            f[hit] = 1.0
         return _rest(m, p)
-    m.floats[hit] = p[P_C]
-    lots = int(depth(m, -side, 1) * p[P_B] * (0.5 + uniform(m.rng)) / 100.0) + 1
-    sweep(m, side, 100 * lots, m.ints[BEST + ((1 + side) >> 1)] + 2 * side)
+    lots = min(depth(m, -side, 1) * p[P_B] * (0.5 + uniform(m.rng)), 0.4 * depth(m, -side, 10)) / 100.0
+    _strike(m, side, 100 * (int(lots) + 1), m.ints[BEST + ((1 + side) >> 1)] + 2 * side)
+    f[VALUE] += side * p[P_D] * uniform(m.rng)
     return int(exponential(m.rng) / p[P_A] * SECOND)
 
 

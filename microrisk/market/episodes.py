@@ -38,6 +38,8 @@ SECONDS = {
 }
 """Shortest and longest episode of each kind."""
 WEAKEST, STRONGEST = 0.3, 1.2
+SIDE_RATE = 0.75
+"""Ordinary market orders a second on one side."""
 P99_LOTS = 12
 """Size of an ordinary order that one in a hundred exceeds, in round lots of the simulator."""
 
@@ -182,9 +184,15 @@ def _withdrawal(u: float, length: float, draw: Stream, hard: bool) -> Mechanics:
 
 def _ignition(u: float, length: float, draw: Stream, hard: bool) -> Mechanics:
     times = 3.0 + 7.0 * min(u, 1.0)
-    return {"sweeps_per_s": times * 0.75, "share": 0.9, "hit_cancel": 1.5 + 2.0 * u, "times": times}, max(
-        3.0, length - 5.0
-    )
+    named = {
+        "sweeps_per_s": times * SIDE_RATE,
+        "share": 0.9,
+        "hit_cancel": 1.5 + 2.0 * u,
+        "conviction": 0.4 + 0.6 * u,
+        "rebound": draw.uniform(0.3, 0.6),
+        "times": times,
+    }
+    return named, max(3.0, length - 5.0)
 
 
 def _gap(u: float, length: float, draw: Stream, hard: bool) -> Mechanics:

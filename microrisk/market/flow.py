@@ -39,6 +39,7 @@ from microrisk.market.matching import (
     SIGN_0,
     SLOW_AT,
     STATE,
+    TAIL,
     Market,
     add,
     depth,
@@ -82,19 +83,20 @@ OPENING_NS = 1_000_000_000
 OPENING_ORDERS = 300
 
 # arrivals a second at activity 1, before excitation
-MARKET_RATE, LIMIT_RATE, CANCEL_RATE, REPLACE_RATE = 0.62, 12.5, 0.036, 2.2
+MARKET_RATE, LIMIT_RATE, CANCEL_RATE, REPLACE_RATE = 0.62, 17.0, 0.036, 2.4
+REPRICE_RATE = 9.0
 # decay of the three kernels (1/s), and how many followers one event has in each
 FAST_DECAY, SLOW_DECAY, QUOTE_DECAY = 9.0, 0.22, 30.0
 MARKET_FAST, MARKET_SLOW = 0.32, 0.26
 LIMIT_FAST, LIMIT_SLOW, LIMIT_QUOTE = 1.8, 2.6, 1.2
 CANCEL_FAST, CANCEL_SLOW, CANCEL_QUOTE = 1.0, 1.6, 0.8
 # hazard of a resting order relative to CANCEL_RATE; its largest value
-FAR_HAZARD, AGE_HAZARD, AGE_S, STALE_HAZARD, HAZARD_TOP = 0.04, 0.8, 30.0, 7.0, 18.3
+FAR_HAZARD, AGE_HAZARD, AGE_S, STALE_HAZARD, HAZARD_TOP = 0.04, 0.8, 30.0, 4.0, 12.3
 WAVE = 1.0 / 500.0
 VALUE_SD = 0.55
 """Ticks a square-root second that the value moves, at volatility 1."""
 LEARN_S = 12.0
-METAORDERS = 3
+METAORDERS = 2
 
 
 @njit(**INNER)
@@ -144,7 +146,7 @@ def _aggressor(m: Market) -> int:
         ints[k - LEFT_0 + SIGN_0] = drawn
         length = exp(-log(1.0 - uniform(rng)) / 1.5)
         ints[k] = int(length) if length < 400.0 else 400
-    if uniform(rng) < 0.45:
+    if uniform(rng) < 0.2:
         return drawn
     ints[k] -= 1
     return ints[k - LEFT_0 + SIGN_0]
@@ -202,6 +204,14 @@ def _requote(m: Market) -> None:
 
 
 @njit(**INNER)
+def _reprice(m: Market, s: int) -> None:
+    """The youngest quote at a touch (0 bid, 1 ask) that is too near to the value goes."""
+    slot = m.levels[s, m.ints[BEST + s], TAIL]
+    if slot >= 0 and m.orders[slot, OWNER] == 0:
+        take(m, slot, m.orders[slot, QTY], DELETE, 0)
+
+
+@njit(**INNER)
 def _wander(m: Market, place: int, tau: float, sd: float) -> float:
     """One SLOW_NS step of a logarithm that returns to 0 within `tau` s with deviation `sd`; the factor (mean 1)."""
     dt = SLOW_NS * 1e-9
@@ -219,7 +229,7 @@ def _slow_step(m: Market, plans: NDArray[object]) -> None:
     f[ADD_BASE] = _wander(m, LIQUIDITY, 200.0, 0.22) / (1.0 + 0.4 * f[NEWS])
     f[NEWS] *= 1.0 - dt / 6.0
     f[PACE] = pace * (1.0 + f[NEWS])
-    f[ROOM] = 0.45 - 0.5 * (volatility if volatility < 4.0 else 4.0) - 0.3 * f[NEWS]
+    f[ROOM] = 0.35 - 0.6 * (volatility if volatility < 4.0 else 4.0) - 0.3 * f[NEWS]
     if two_sided(m):
         f[VALUE] += (0.5 * (ints[BEST] + ints[BEST + 1]) - f[VALUE]) * dt / LEARN_S
     f[VALUE] += VALUE_SD * math.sqrt(dt) * volatility * gaussian(rng)
@@ -263,7 +273,7 @@ def _open(m: Market) -> None:
 
 @njit(**INNER)
 def _rates(m: Market, rates: NDArray[object]) -> float:
-    """Intensities now into `rates`: market, limit, cancel (candidates), replace, hazard bound; the sum of the four.
+    """Intensities now into `rates`: market, limit, cancel (candidates), replace, hazard bound, reprice; their sum.
 
     A wave of cancellations raises the hazard of every order alike: WAVE is one follower over the usual count of orders
     and their mean hazard. Halted markets see a few limit orders and cancellations, and no trade.
@@ -278,7 +288,10 @@ def _rates(m: Market, rates: NDArray[object]) -> float:
     rates[1] = quiet * f[ADD_FACTOR] * f[ADD_BASE] * limit
     rates[2] = quiet * (CANCEL_RATE * pace + WAVE * wave) * n * rates[4]
     rates[3] = quiet * REPLACE_RATE * pace if n > 0 else 0.0
-    return rates[0] + rates[1] + rates[2] + rates[3]
+    for k in range(2):
+        near = (1 - 2 * k) * (m.ints[BEST + k] - f[VALUE]) - f[ROOM]
+        rates[5 + k] = quiet * pace * REPRICE_RATE * (0.4 + near) if 0.0 < near < 50.0 else 0.0
+    return rates[0] + rates[1] + rates[2] + rates[3] + rates[5] + rates[6]
 
 
 @njit(**INNER)
@@ -294,6 +307,8 @@ def _arrival(m: Market, u: float, rates: NDArray[object]) -> None:
         _withdraw(m, rates[4])
     elif u < rates[0] + rates[1] + rates[2] + rates[3]:
         _requote(m)
+    elif u < rates[0] + rates[1] + rates[2] + rates[3] + rates[5] + rates[6]:
+        _reprice(m, 0 if u < rates[0] + rates[1] + rates[2] + rates[3] + rates[5] else 1)
     if bid != m.ints[BEST] or ask != m.ints[BEST + 1]:
         m.floats[QUOTES] += 1.0
 
@@ -312,7 +327,7 @@ def _advance(m: Market, to: int) -> None:
 def run(m: Market, plans: NDArray[object], rates: NDArray[object], until: int) -> bool:
     """Go on until `until` (ns since the start) and return True, or return False when the output must be emptied first.
 
-    plans: float64[n, P_COLUMNS] of this instrument, by start, not overlapping; rates: float64[5], room to work in.
+    plans: float64[n, P_COLUMNS] of this instrument, by start, not overlapping; rates: float64[7], room to work in.
     Between events the kernels only fade, so the intensity at the last event bounds the thinning.
     """
     ints = m.ints

@@ -18,7 +18,7 @@ from microrisk.market import plan as p
 from microrisk.market import state
 from microrisk.market.episodes import KINDS, Episode, Plan, compile_plan, random_plans
 from microrisk.market.flow import NEVER, SLOW_NS, run
-from microrisk.market.matching import ACT_AT, N_OUT, SLOW_AT, Market, new_market
+from microrisk.market.matching import ACT_AT, N_OUT, NOW, PLAN, SLOW_AT, Market, new_market
 from microrisk.market.rng import Stream, derive
 from microrisk.spec.records import EVENT, FeedId
 from microrisk.spec.units import NS_PER_S, NULL_TS
@@ -145,11 +145,14 @@ def _one(
     compiled = [compile_plan(q, seed) for q in plans]
     table = np.array([row for row, _ in compiled]).reshape(len(plans), p.P_COLUMNS)
     m, chunks, done = _market(seed, seconds, rates, table), [], False
-    rates = np.zeros(5)
+    rates = np.zeros(7)
     while not done:
         done = run(m, table, rates, int(seconds * NS_PER_S))
         chunks.append(m["out"][: m["ints"][N_OUT]].copy())
         m["ints"][N_OUT] = 0
+    running = int(m["ints"][PLAN])
+    if running < len(table) and table[running, p.P_START] < m["ints"][NOW]:
+        table[running, p.P_ACTUAL_END] = m["ints"][NOW]
     labels = [
         Episode(q.kind, q.start_ns, int(row[p.P_ACTUAL_END]), q.strength, q.instrument, named)
         for q, row, (_, named) in zip(plans, table, compiled, strict=True)

@@ -14,4 +14,6 @@ ADD_FACTOR, CANCEL_BID, CANCEL_ASK, FLOW_FACTOR = 11, 12, 13, 14
 """What an episode does to the ordinary flow: new orders, cancel hazard of each side, everything."""
 PACE, ADD_BASE, ROOM = 15, 16, 17
 """From the slow step: overall activity, share of limit orders that come, ticks by which a quote may pass the value."""
-N_FLOATS = 18
+ANCHOR = 18
+"""Value before a momentum ignition."""
+N_FLOATS = 19
