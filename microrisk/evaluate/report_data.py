@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from microrisk.errors import EvaluationError
 
+MERGE_NS = 5_000_000_000
+"""Alerts of an instrument at most this far apart are one false alarm, as in the harness."""
+
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -235,5 +238,15 @@ class Report:
         return None if e.alert is None else max(self.alerts[e.alert].ns - e.start_ns, 0) / 1e9
 
     def false_alarms(self) -> list[Alert]:
-        """Alerts without an episode; without planted episodes nobody knows, so the list is empty."""
-        return [a for a in self.alerts if a.episode is None] if self.episodes else []
+        """The first alert of each false alarm: alerts without an episode, those at most 5 s apart being one.
+
+        Without planted episodes nobody knows what is false, so the list is empty.
+        """
+        out: list[Alert] = []
+        last: dict[str, int] = {}
+        for a in sorted(self.alerts, key=lambda a: a.ns):
+            if a.episode is None and self.episodes:
+                if a.ns - last.get(a.instrument, a.ns - MERGE_NS - 1) > MERGE_NS:
+                    out.append(a)
+                last[a.instrument] = a.ns
+        return out
