@@ -101,9 +101,9 @@ F function_at(std::uintptr_t address) {
 // ---- heads ---------------------------------------------------------------------------------------------------------
 
 std::string shape_text(const std::vector<std::size_t>& shape) {
-  std::string out;
-  for (const std::size_t n : shape) out += (out.empty() ? "" : ", ") + std::to_string(n);
-  return "(" + out + ")";
+  std::string out = "(";
+  for (const std::size_t n : shape) out.append(out.size() > 1 ? ", " : "").append(std::to_string(n));
+  return out.append(")");
 }
 
 // A tensor of the weight file, checked; kept in `held` while its pointer is used.

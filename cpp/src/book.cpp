@@ -86,7 +86,7 @@ bool BookStore::add(Book& book, bool ask, std::int64_t px, std::uint64_t id, std
   }
   const Handle o = new_order();
   orders_[o] = Order{id, qty, NO_HANDLE, NO_HANDLE, NO_HANDLE, book.instrument};
-  index_.insert(OrderIndex::hash(book.instrument, id), o);
+  index_.insert(key_hash(o), o, [this](Handle each) { return key_hash(each); });
   const Handle h = held ? ladder.rung(at).level : insert_level(book, ask, at, key, qty);
   Level& level = levels_[h];
   orders_[o].level = h;
@@ -112,7 +112,7 @@ bool BookStore::resize(Book& book, Handle order, std::int64_t qty) noexcept {
 void BookStore::remove(Book& book, Handle order) noexcept {
   const Order o = orders_[order];
   Level& level = levels_[o.level];
-  index_.erase(OrderIndex::hash(o.instrument, o.id), order);
+  index_.erase(key_hash(order), order);
   (o.prev != NO_HANDLE ? orders_[o.prev].next : level.head) = o.next;
   (o.next != NO_HANDLE ? orders_[o.next].prev : level.tail) = o.prev;
   free_order(order);
@@ -152,7 +152,7 @@ void BookStore::clear(Book& book) noexcept {
       const Handle h = ladder.rung(i).level;
       for (Handle o = levels_[h].head; o != NO_HANDLE;) {
         const Handle next = orders_[o].next;
-        index_.erase(OrderIndex::hash(orders_[o].instrument, orders_[o].id), o);
+        index_.erase(key_hash(o), o);
         free_order(o);
         o = next;
       }

@@ -161,8 +161,8 @@ ItchDecoder::Outcome ItchDecoder::message(Message m, std::uint64_t seq, std::int
     ++unknown_type;
     return Outcome::UNKNOWN_TYPE;
   }
-  Event e{};
-  const Outcome outcome = expected == m.size ? decode(m.data, e) : Outcome::MALFORMED;
+  out = Event{};
+  const Outcome outcome = expected == m.size ? decode(m.data, out) : Outcome::MALFORMED;
   if (outcome == Outcome::MALFORMED) {
     ++malformed;
     return outcome;
@@ -171,11 +171,10 @@ ItchDecoder::Outcome ItchDecoder::message(Message m, std::uint64_t seq, std::int
   last_ts = midnight_ns_ + signed_be<6>(m.data + timestamp_at);
   if (first_ts == NULL_TS) first_ts = last_ts;
   if (outcome == Outcome::NO_EVENT) return outcome;
-  e.ts_event = last_ts;
-  e.ts_recv = ts_recv;
-  e.seq = seq;
-  e.feed = static_cast<std::uint8_t>(FeedId::ITCH50);
-  out = e;
+  out.ts_event = last_ts;
+  out.ts_recv = ts_recv;
+  out.seq = seq;
+  out.feed = static_cast<std::uint8_t>(FeedId::ITCH50);
   return outcome;
 }
 

@@ -168,7 +168,7 @@ class BookStore {
   std::size_t live_orders() const noexcept { return index_.size(); }
 
   Handle find(std::uint32_t instrument, std::uint64_t id) const noexcept {
-    return index_.find(OrderIndex::hash(instrument, id),
+    return index_.find(index_.hash(instrument, id),
                        [&](Handle h) { return orders_[h].id == id && orders_[h].instrument == instrument; });
   }
 
@@ -182,6 +182,7 @@ class BookStore {
   void clear(Book& book) noexcept;
 
  private:
+  std::uint32_t key_hash(Handle h) const noexcept { return index_.hash(orders_[h].instrument, orders_[h].id); }
   Handle new_order();
   Handle new_level();
   void free_level(Handle h) noexcept { levels_[h].head = free_levels_, free_levels_ = h; }

@@ -32,7 +32,7 @@ class ItchDecoder {
   // ENDED moves it to `size` and counts what was left as trailing.
   Frame next(const std::uint8_t* data, std::size_t size, std::size_t& offset, Message& out) noexcept;
 
-  // One bare message. `out` is written only for EVENT.
+  // One bare message. `out` is an event only for EVENT, and scratch otherwise.
   Outcome message(Message m, std::uint64_t seq, std::int64_t ts_recv, Event& out) noexcept;
 
   const std::array<std::uint64_t, 256>& counts() const noexcept { return counts_; }

@@ -3,6 +3,8 @@
 // A slot is 8 bytes, so that a cache line holds eight: 32 bits of hash and the handle. The id itself is compared in the
 // pool's record, which the caller touches next anyway. The low three bits of the id stay the low three bits of the
 // home slot: ids that a venue gives out in sequence share a cache line, which is warm while its orders are young.
+// For the same reason the instrument does not enter the hash, until a feed turns up that numbers the orders of each
+// instrument anew: many records of one hash would lengthen the probes, so the index is then rebuilt with it.
 // Deletion moves later entries of the run back, so there are no tombstones and lookups never degrade with age.
 #pragma once
 
@@ -25,8 +27,8 @@ class OrderIndex {
     slots_.resize(n);
   }
 
-  static std::uint32_t hash(std::uint32_t instrument, std::uint64_t id) noexcept {
-    std::uint64_t x = (id >> 3) ^ (static_cast<std::uint64_t>(instrument) * 0x9E3779B97F4A7C15ULL);
+  std::uint32_t hash(std::uint32_t instrument, std::uint64_t id) const noexcept {
+    std::uint64_t x = (id >> 3) ^ (instrument * salt_);
     x ^= x >> 32;
     x *= 0xD6E8FEB86659FD93ULL;
     x ^= x >> 32;
@@ -44,10 +46,11 @@ class OrderIndex {
     return NO_HANDLE;
   }
 
-  // The key must not be present.
-  void insert(std::uint32_t h, Handle handle) {
+  // The key must not be present. `key_hash(handle)` is hash() of a record's own key, asked for when it changes.
+  template <class KeyHash>
+  void insert(std::uint32_t h, Handle handle, KeyHash key_hash) {
     if (2 * (used_ + 1) > slots_.size()) grow();
-    place(h, handle);
+    if (place(h, handle) > MAX_EQUAL && salt_ == 0) salt(key_hash);
     ++used_;
   }
 
@@ -76,11 +79,27 @@ class OrderIndex {
     Handle handle;
   };
 
-  void place(std::uint32_t h, Handle handle) noexcept {
+  static constexpr std::uint64_t SALT = 0x9E3779B97F4A7C15ULL;
+  static constexpr std::size_t MAX_EQUAL = 8;
+
+  // Returns how many records of the same hash it passed.
+  std::size_t place(std::uint32_t h, Handle handle) noexcept {
     const std::size_t mask = slots_.size() - 1;
-    std::size_t i = h & mask;
-    while (slots_[i].handle != NO_HANDLE) i = (i + 1) & mask;
+    std::size_t i = h & mask, equal = 0;
+    for (; slots_[i].handle != NO_HANDLE; i = (i + 1) & mask) equal += slots_[i].hash == h;
     slots_[i] = Slot{h, handle};
+    return equal;
+  }
+
+  template <class KeyHash>
+  [[gnu::noinline]] void salt(KeyHash key_hash) {
+    Arena<Slot> before(growths_);
+    before.resize(slots_.size());
+    slots_.swap(before);
+    salt_ = SALT;
+    for (std::size_t i = 0; i < before.size(); ++i) {
+      if (before[i].handle != NO_HANDLE) place(key_hash(before[i].handle), before[i].handle);
+    }
   }
 
   [[gnu::noinline]] void grow() {
@@ -94,6 +113,7 @@ class OrderIndex {
 
   Arena<Slot> slots_;
   std::size_t used_ = 0;
+  std::uint64_t salt_ = 0;
   std::uint64_t* growths_ = nullptr;
 };
 
