@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from microrisk.errors import EncodeError
 from microrisk.feed.itch_pack import Columns, pack_rows
-from microrisk.feed.itch_plan import ALL_INSTRUMENTS, NO_PRICE, Planner
+from microrisk.feed.itch_plan import ALL_INSTRUMENTS, NEGATIVE, NO_PRICE, Planner
 from microrisk.feed.scale import IDENTITY, MAX_U32, UNFIT, Scale, exact
 from microrisk.spec.messages import ITCH_BY_CODE, Field
 from microrisk.spec.records import EVENT, Action, Flag
@@ -129,7 +129,7 @@ class ItchEncoder:
         self.midnight_ns, self._on_ts = midnight_ns, on_ts
         self._given = dict(symbols or {})
         self._scales = scales
-        self._planner = Planner()
+        self._planner = Planner(lambda index, size: self._directory[index][2].feed_size(size))
         self._directory: dict[int, tuple[str, str, Scale]] = {}
         self._stock = np.zeros(MAX_LOCATE + 1, "S8")
         self._factors = np.ones((5, MAX_LOCATE + 1), np.int64)
@@ -182,7 +182,7 @@ class ItchEncoder:
         names = ("instrument", "action", "order_id", "side", "flags", "ref")
         inst, action, oid, side, flags, ref = (events[n].tolist() for n in names)
         rows = zip(range(len(events)), inst, action, oid, px.tolist(), qty.tolist(), side, flags, ref, strict=True)
-        plan = np.array(self._planner.plan(rows), np.uint64).reshape(-1, 6)
+        plan = np.array(self._planner.plan(rows, events["qty"].tolist()), np.uint64).reshape(-1, 6)
         return head + pack_rows(plan, Columns(ts, locate, self._stock[locate], events["ref"]))
 
     def _times(self, events: NDArray[np.void]) -> NDArray[np.uint64]:
@@ -209,7 +209,8 @@ class ItchEncoder:
         unpriced = (events["action"] == Action.REDUCE) & ((events["px"] == 0) | (events["px"] == NULL_PX))
         cross = (events["action"] == Action.TRADE) & (events["flags"] & Flag.CROSS != 0)
         qty = exact(events["qty"], qty_num, qty_den, np.zeros(1, np.int64), top=2**63 - 1)
-        return np.where(unpriced, NO_PRICE, px), np.where((qty > MAX_U32) & ~cross, UNFIT, qty)
+        qty = np.where((qty > MAX_U32) & ~cross, UNFIT, qty)
+        return np.where(unpriced, NO_PRICE, px), np.where(events["qty"] < 0, NEGATIVE, qty)
 
     def _announce(self, events: NDArray[np.void], ts: NDArray[np.uint64]) -> bytes:
         """A directory message for each instrument that is new in this chunk (all given ones before the first chunk)."""

@@ -3,14 +3,14 @@
 Rules of the book are those of the engine: a duplicate add is ignored, a removal beyond the remaining size removes the
 order, an unknown modify is an add. What ITCH cannot say is counted in `Planner.counts` under a name of its own.
 An order whose price or size does not fit is left out, and so is every later message of it, until a modify or replace
-gives it a form that fits: then it comes in as a new order. An order that is changed into a form that does not fit is
-deleted. So the encoded book is always the source's book restricted to the orders that fit.
+gives it a form that fits: then it comes in as a new order (at the back of its level). An order that is changed into a
+form that does not fit is deleted. So the encoded book is the source's book restricted to the orders that fit.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from microrisk.errors import EncodeError
 from microrisk.feed.itch_pack import Out
@@ -22,6 +22,8 @@ SYNTHETIC = 1 << 63
 """References from here on are made by the planner: for a modify (ITCH needs a new one) and for ids that collide."""
 NO_PRICE = -2
 """Scaled price of an execution that names none."""
+NEGATIVE = -2
+"""Scaled size of a quantity below 0, which no engine applies; UNFIT is a positive one that ITCH cannot hold."""
 ALL_INSTRUMENTS = 0xFFFFFFFF
 
 _EXEC, _NO_PRINT, _KEEP, _CROSS = int(Flag.EXEC), int(Flag.NO_PRINT), int(Flag.PRIORITY_KEPT), int(Flag.CROSS)
@@ -49,12 +51,18 @@ class Planner:
     Attributes
     ----------
     counts : what was left out or said differently, by reason
+
+    Parameters
+    ----------
+    feed_size : (instrument, ITCH size) -> size in feed units
     """
 
-    def __init__(self) -> None:
+    def __init__(self, feed_size: Callable[[int, int], int]) -> None:
         self.counts: Counter[str] = Counter()
+        self._feed_size = feed_size
+        self._raw: Sequence[int] = ()
         self._books: defaultdict[int, dict[int, Order]] = defaultdict(dict)
-        self._left: defaultdict[int, dict[int, int]] = defaultdict(dict)
+        self._left: defaultdict[int, dict[int, list[int]]] = defaultdict(dict)  # id -> size in feed units, side
         self._taken: set[int] = set()
         self._fresh = SYNTHETIC
         self._out: list[int] = []
@@ -72,9 +80,12 @@ class Planner:
             for action in Action
         ]
 
-    def plan(self, rows: Iterable[Row]) -> list[int]:
-        """Flat list of six numbers a message, in order. Raises EncodeError for an L2 modify or an unknown action."""
-        self._out = []
+    def plan(self, rows: Iterable[Row], raw: Sequence[int]) -> list[int]:
+        """Flat list of six numbers a message, in order; `raw` holds the sizes of the rows in feed units.
+
+        Raises EncodeError for an L2 modify or an unknown action.
+        """
+        self._out, self._raw = [], raw
         handlers = self._handlers
         for i, inst, action, oid, px, qty, side, flags, ref in rows:
             if action >= len(handlers):
@@ -103,7 +114,7 @@ class Planner:
     def _enter(self, i: int, inst: int, oid: int, px: int, qty: int, side: int) -> None:
         """A new order: A, or left out."""
         if px < 0 or qty < 0 or side == 0:
-            self._leave(inst, oid, px, qty, side)
+            self._leave(inst, oid, px, qty, side, self._raw[i])
             return
         ref = self._reference(oid)
         if qty:
@@ -111,9 +122,14 @@ class Planner:
             self._taken.add(ref)
         self._out += (i, _SELL if side == _ASK else _BUY, ref, 0, qty, px)
 
-    def _leave(self, inst: int, oid: int, px: int, qty: int, side: int) -> None:
+    def _leave(self, inst: int, oid: int, px: int, qty: int, side: int, raw: int) -> None:
+        """Leave an order out from now on; one of negative size is none."""
+        if qty == NEGATIVE:
+            self.counts["qty_negative"] += 1
+            return
         self.counts["px_unfit" if px < 0 else "qty_unfit" if qty < 0 else "side_unknown"] += 1
-        self._left[inst][oid] = side
+        if raw and side:
+            self._left[inst][oid] = [raw, side]
 
     def _drop(self, inst: int, oid: int, order: Order) -> None:
         del self._books[inst][oid]
@@ -148,18 +164,37 @@ class Planner:
 
     def _reduce(self, i: int, inst: int, oid: int, px: int, qty: int, side: int, flags: int, ref: int) -> None:
         order = self._books[inst].get(oid)
-        if order is None:
-            if qty >= 0 and self._is_ours(inst, oid):
-                self._remove(i, oid, px, qty, flags, NO_PRICE)
-        elif qty < 0:
-            self._drop(inst, oid, order)
-            self._leave(inst, oid, 0, UNFIT, order[_SIDE])
-            self._out += (i, _DELETE, order[_REF], 0, 0, 0)
+        if qty == NEGATIVE:
+            self.counts["qty_negative"] += 1
+        elif order is None:
+            self._reduce_absent(i, inst, oid, px, qty, flags)
+        elif qty == UNFIT:
+            self._reduce_unfit(i, inst, oid, px, flags, order)
         else:
             self._remove(i, order[_REF], px, qty, flags, order[_PX])
             order[_QTY] -= qty
             if order[_QTY] <= 0:
                 self._drop(inst, oid, order)
+
+    def _reduce_absent(self, i: int, inst: int, oid: int, px: int, qty: int, flags: int) -> None:
+        """Of an order that is left out (its size goes on) or unknown (the engine will say so)."""
+        if self._is_ours(inst, oid):
+            self._remove(i, oid, px, max(qty, 0), flags, NO_PRICE)
+        elif oid in self._left[inst]:
+            left = self._left[inst][oid]
+            left[0] -= self._raw[i]
+            if left[0] <= 0:
+                del self._left[inst][oid]
+
+    def _reduce_unfit(self, i: int, inst: int, oid: int, px: int, flags: int, order: Order) -> None:
+        """By a size that ITCH cannot hold: the rest does not fit either, or nothing is left."""
+        rest = self._feed_size(inst, order[_QTY]) - self._raw[i]
+        self._drop(inst, oid, order)
+        if rest > 0:
+            self._leave(inst, oid, 0, UNFIT, order[_SIDE], rest)
+            self._out += (i, _DELETE, order[_REF], 0, 0, 0)
+        else:
+            self._remove(i, order[_REF], px, order[_QTY], flags, order[_PX])
 
     def _remove(self, i: int, ref: int, px: int, qty: int, flags: int, own: int) -> None:
         """E, C or X for `qty` taken off an order at price `own`."""
@@ -201,7 +236,7 @@ class Planner:
         elif other is not None or ref in self._left[inst] or px < 0 or qty < 0:
             self._out += (i, _DELETE, order[_REF], 0, 0, 0)
             if other is None and ref not in self._left[inst]:
-                self._leave(inst, ref, px, qty, order[_SIDE])
+                self._leave(inst, ref, px, qty, order[_SIDE], self._raw[i])
         else:
             self._follow(i, inst, ref, order, px, qty, order[_SIDE])
 
@@ -215,13 +250,14 @@ class Planner:
 
     def _replace_absent(self, i: int, inst: int, oid: int, px: int, qty: int, new: int) -> None:
         """The old order is left out (the new one may fit) or unknown (the engine will say so)."""
-        side = self._left[inst].pop(oid, None)
-        if side is None:
+        left = self._left[inst].pop(oid, None)
+        if left is None:
             free = new not in self._taken and new < SYNTHETIC
             if px >= 0 and qty >= 0 and free and self._is_ours(inst, oid):
                 self._out += (i, _REPLACE, oid, new, qty, px)
         elif new not in self._books[inst] and new not in self._left[inst]:
-            self._enter(i, inst, new, px, qty, side)
+            self.counts["of_left_out"] += 1
+            self._enter(i, inst, new, px, qty, left[1])
 
     def _modify(self, i: int, inst: int, oid: int, px: int, qty: int, side: int, flags: int, ref: int) -> None:
         if oid == 0:
@@ -229,17 +265,26 @@ class Planner:
         order = self._books[inst].get(oid)
         if qty == 0:
             self._delete(i, inst, oid, px, qty, side, flags, ref)
+        elif qty == NEGATIVE:
+            self.counts["qty_negative"] += 1
         elif order is None:
-            self._left[inst].pop(oid, None)
-            self._enter(i, inst, oid, px, qty, side)
+            self._modify_absent(i, inst, oid, px, qty, side)
         elif px < 0 or qty < 0:
             self._drop(inst, oid, order)
-            self._leave(inst, oid, px, qty, side or order[_SIDE])
+            self._leave(inst, oid, px, qty, side or order[_SIDE], self._raw[i])
             self._out += (i, _DELETE, order[_REF], 0, 0, 0)
         elif px == order[_PX] and qty <= order[_QTY] and side in (0, order[_SIDE]):
             self._shrink(i, order, qty, flags)
         else:
             self._move(i, inst, oid, order, px, qty, side, flags)
+
+    def _modify_absent(self, i: int, inst: int, oid: int, px: int, qty: int, side: int) -> None:
+        """Of an order that is left out (it may fit now, at the back of its level) or unknown: an add."""
+        left = self._left[inst].pop(oid, None)
+        if left is not None:
+            side = side or left[1]
+            self.counts["came_in_late"] += px >= 0 and qty >= 0
+        self._enter(i, inst, oid, px, qty, side)
 
     def _shrink(self, i: int, order: Order, qty: int, flags: int) -> None:
         """In place: X, or C that is not printable when a trade printed elsewhere is the reason."""

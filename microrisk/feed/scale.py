@@ -80,14 +80,15 @@ def exact(values: Ints, num: Ints, den: Ints, offset: Ints, top: int = MAX_U32) 
 
 
 def _power_of_ten(values: Ints) -> int:
-    """Largest power of ten that divides every value; 1 for none."""
-    power = 1
+    """Largest power of ten that divides every value; 1 when all are 0."""
+    power, values = 1, values[values != 0]
     while values.size and power < 10**17 and not np.any(values % (power * 10)):
         power *= 10
     return power
 
 
 def _gcd(values: Ints) -> int:
+    """Greatest common divisor, at least 1."""
     return max(1, int(np.gcd.reduce(values))) if values.size else 1
 
 
@@ -114,7 +115,7 @@ def _price_scale(px: Ints, exponent: int) -> tuple[int, int, int]:
         return 1, den, 0
     den = max(den, _gcd(px))
     room = MAX_U32 - (high - low) // den
-    return 1, den, low - den * (max(room, 2) // 2)
+    return 1, den, low - den * min(max(room // 2, 1), _BIG // 2 // den)
 
 
 def _size_scale(qty: Ints, exponent: int) -> tuple[int, int]:
@@ -132,6 +133,6 @@ def choose_scale(px: Ints, qty: Ints, *, px_exp: int, qty_exp: int) -> Scale:
     True dollars (1e-4) and whole units are kept where the values allow it. What still does not fit (a range wider
     than 32 bits) is UNFIT later, so the caller may also pass a sample.
     """
-    good = np.unique(px[(px != NULL_PX) & (np.abs(px) < _BIG)]).astype(np.int64)
+    good = np.unique(px[(px != NULL_PX) & (np.abs(px) < _BIG // 4)]).astype(np.int64)
     sizes = np.unique(qty[(qty > 0) & (qty < _BIG)]).astype(np.int64)
     return Scale(*_price_scale(good, px_exp), *_size_scale(sizes, qty_exp))

@@ -42,8 +42,9 @@ def test_start_of_a_real_day(data_dir: Path) -> None:
     assert (naive.malformed, naive.unknown_type, naive.trailing) == (0, 0, 0)
     assert len(naive.symbols()) == 993
     assert list(naive.symbols().values())[:4] == ["A", "AA", "AAAU", "AACG"]
-    assert round(naive.first_ts / 10**6) == 11_072_057  # 03:04:32.057
-    assert round(naive.last_ts / 10**6) == 11_354_361  # 03:09:14.361
+    # 03:04:32.057 to 03:09:14.361 in the description, given to the millisecond
+    assert abs(naive.first_ts - 11_072_057_000_000) < 10**6
+    assert abs(naive.last_ts - 11_354_361_000_000) < 10**6
 
 
 def test_two_zero_bytes_in_place_of_the_length(data_dir: Path) -> None:
