@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Any
 
 import structlog
+from cyclopts import App
 
 from microrisk import errors
 
@@ -60,9 +61,9 @@ def say_json(value: dict[str, Any]) -> None:
     say(json.dumps(value, ensure_ascii=False, allow_nan=False))
 
 
-def examples(lines: tuple[str, ...]) -> str:
-    """The last lines of a command's help."""
-    return "\n".join(("Examples:", *(f"  {line}" for line in lines)))
+def register(app: App, command: Callable[..., int], examples: tuple[str, ...]) -> None:
+    """Add a command; its examples are the last lines of its help."""
+    app.command(command, help_epilogue="\n".join(("Examples:", *(f"  {line}" for line in examples))))
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from microrisk.cli.console import Exit, examples, say, say_json, table, tell
+from microrisk.cli.console import Exit, register, say, say_json, table, tell
 from microrisk.cli.read import Json
 
 
@@ -133,7 +134,7 @@ def bench(
     return Exit.OK
 
 
-EXAMPLES = {
+EXAMPLES: dict[Callable[..., int], tuple[str, ...]] = {
     demo: (
         "microrisk demo",
         "microrisk demo --seed 7 --out /tmp/demo --open",
@@ -152,4 +153,4 @@ EXAMPLES = {
 def add_to(app: App) -> None:
     """Register these commands with their examples."""
     for command, lines in EXAMPLES.items():
-        app.command(command, help_epilogue=examples(lines))
+        register(app, command, lines)

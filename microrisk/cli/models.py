@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json as jsonlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from microrisk.cli.console import Exit, examples, progress, say, say_json, table, tell
+from microrisk.cli.console import Exit, progress, register, say, say_json, table, tell
 from microrisk.cli.read import PLAIN, Inputs, Json, Reading
 
 models = App(name="models", help="The registry of models: list, show, promote.", help_format="plaintext")
@@ -117,7 +118,7 @@ def train(
     return result.exit_code()
 
 
-EXAMPLES = {
+EXAMPLES: dict[Callable[..., int], tuple[str, ...]] = {
     train: (
         "microrisk train monday.itch tuesday.itch --out mymodel",
         "microrisk train btc.json.gz --out mytables --tables-only",
@@ -128,5 +129,5 @@ EXAMPLES = {
 def add_to(app: App) -> None:
     """Register these commands with their examples."""
     for command, lines in EXAMPLES.items():
-        app.command(command, help_epilogue=examples(lines))
+        register(app, command, lines)
     app.command(models)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
-from microrisk.cli.console import Exit, examples, progress, say, say_json, table, tell
+from microrisk.cli.console import Exit, progress, register, say, say_json, table, tell
 
 if TYPE_CHECKING:
     from microrisk.pipeline.spine import Source
@@ -246,7 +247,7 @@ def convert(
     return result.exit_code()
 
 
-EXAMPLES = {
+EXAMPLES: dict[Callable[..., int], tuple[str, ...]] = {
     replay: (
         "microrisk replay day.itch.gz --bbo bbo.parquet",
         "microrisk replay messages.json.gz --snapshot level3.json.gz --orders orders.parquet",
@@ -270,4 +271,4 @@ EXAMPLES = {
 def add_to(app: App) -> None:
     """Register these commands with their examples."""
     for command, lines in EXAMPLES.items():
-        app.command(command, help_epilogue=examples(lines))
+        register(app, command, lines)

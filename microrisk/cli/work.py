@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from microrisk.cli.console import Exit, examples, say_json, tell
+from microrisk.cli.console import Exit, register, say_json, tell
 from microrisk.cli.read import Json
 
 
@@ -58,7 +59,7 @@ def evaluate(
     return Exit.OK
 
 
-EXAMPLES = {
+EXAMPLES: dict[Callable[..., int], tuple[str, ...]] = {
     evaluate: (
         "microrisk evaluate",
         "microrisk evaluate --sessions 8 --seed 1 --json --out table.json",
@@ -69,4 +70,4 @@ EXAMPLES = {
 def add_to(app: App) -> None:
     """Register these commands with their examples."""
     for command, lines in EXAMPLES.items():
-        app.command(command, help_epilogue=examples(lines))
+        register(app, command, lines)

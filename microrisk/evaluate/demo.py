@@ -95,9 +95,7 @@ def demo(
     session = planted(seed, minutes * 60)
     capture = folder / "market.pcap"
     write_mold_pcap(session, capture)
-    say(
-        f"{len(session.events):,} events -> {capture} ({capture.stat().st_size / 1e6:.1f} MB); scoring (kernels compile)"
-    )
+    say(f"{len(session.events):,} events, {capture.stat().st_size / 1e6:.1f} MB -> {capture}; scoring")
     run = _score(capture, weights, folder / "scores.parquet")
     say(f"{len(run.rows):,} rows in {run.spine.seconds:.1f} s; writing the report")
     report = _report(session, run, weights, facts, capture)
@@ -162,7 +160,7 @@ def _report(session: Session, run: _Run, weights: Weights, facts: dict[str, Any]
         findings=[f"{f['kind']} in {f['instrument'] or 'the feed'}, sequence {f['seq']}" for f in outcome["findings"]],
         commands=list(next_commands(capture).items()),
         notes=[
-            "The market is simulated: what is found here says that the parts work together, not how a real day would go.",
+            "The market is simulated: found episodes say that the parts work together, not how a real day would go.",
             f"Again: microrisk demo --seed {session.seed}",
         ],
     )
@@ -172,7 +170,7 @@ def _books(
     episodes: list[PlantedEpisode], run: _Run, names: dict[int, str], session: Session
 ) -> list[tuple[str, int, BookWindow]]:
     """Windows around the first episode of each kind."""
-    out, shown = [], set[str]()
+    out, shown = list[tuple[str, int, BookWindow]](), set[str]()
     ticks = {s.id: s.tick for s in session.instruments.values()}
     for k, e in enumerate(episodes):
         if e.kind in shown or len(out) >= SHOWN_BOOKS:

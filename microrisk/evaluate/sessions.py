@@ -79,8 +79,9 @@ def simulated_split(weights: Weights, *, sessions: int, minutes: float, seed: in
     for k, (part, found) in enumerate(parts.items()):
         for i in range(min(sessions, TRAIN_SESSIONS) if part == "train" else sessions):
             say(f"{part} session {i + 1}: simulating and scoring {minutes:g} minutes")
-            planted = "random" if part == "test" else None
-            session = simulate(base + k * third + i, minutes * 60, episodes=planted)
+            number = base + k * third + i
+            clean = part != "test"
+            session = simulate(number, minutes * 60, episodes=None if clean else "random")
             found += session_tracks(session, weights, f"{part}-{session.seed}")
     return Split(parts["train"] + _taught(weights), parts["calibration"], parts["test"])
 

@@ -30,6 +30,9 @@ class Units:
     lot: int
 
 
+NO_UNITS = Units(0, 0)
+
+
 @dataclass(frozen=True)
 class Raw:
     """Integer features of one instrument, in order, staleness ticks included.
@@ -95,41 +98,55 @@ def find_units(source: Openable, *, until: int | None = None) -> dict[str, Units
     return out
 
 
-def gather(source: Openable, units: Mapping[str, Units] | None = None, progress: Progress | None = None) -> Gathered:
-    """Features of a recording, counted in `units` (found first when None)."""
+def gather(
+    source: Openable,
+    units: Mapping[str, Units] | None = None,
+    progress: Progress | None = None,
+    *,
+    held_rows: int = HELD_ROWS,
+) -> Gathered:
+    """Features of a recording.
+
+    units : what each instrument is counted in; instruments without an entry are left out. None = the warm-up of a
+        generic table finds them, so that features begin after WARMUP_EVENTS events
+    held_rows : above this, every second row goes
+
+    Raises UsageError when no instrument has features.
+    """
     from microrisk.features.kernels import run_views
     from microrisk.features.state import as_state, initial_state
 
-    units = find_units(source) if units is None else units
     spine = Spine(source)
     spine.engine.record_views()
     spine.engine.ticks(True)
     flat = np.zeros((N_FEATURES, 4096), np.int8)
-    store, states = _Store(), {}
+    store, states = _Store(held_rows), dict[int, NDArray[np.void]]()
     for _ in spine.chunks(progress):
         views = spine.engine.take_views()
         for index in map(int, np.unique(views["instrument"])):
             name = spine.names[index]
-            if name not in units:
+            if units is not None and name not in units:
                 continue
             if index not in states:
-                u = units[name]
+                u = NO_UNITS if units is None else units[name]
                 states[index] = as_state(initial_state(u.tick, u.lot, spine.feed.mask))
             mine = views[views["instrument"] == index]
             raw, _, produced = run_views(mine, states[index], flat)
-            store.add(name, mine["now"][produced], raw[produced], mine["tick"][produced] != 0)
+            if produced.any():
+                store.add(name, mine["now"][produced], raw[produced], mine["tick"][produced] != 0)
     by_id = store.whole()
     ends = [(int(r.now[0]), int(r.now[-1])) for r in by_id.values() if len(r.now)]
     if not ends:
         raise UsageError("the input holds no instrument with a two-sided book: there is nothing to learn from")
     span = min(e[0] for e in ends), max(e[1] for e in ends)
-    return Gathered(by_id, {k: units[k] for k in by_id}, spine.feed.mask, store.stride, span)
+    used = {spine.names[i]: Units(int(s["tick"][0]), int(s["lot"][0])) for i, s in states.items()}
+    return Gathered(by_id, {k: used[k] for k in by_id}, spine.feed.mask, store.stride, span)
 
 
 class _Store:
     """Rows by instrument; halves itself when it grows too large."""
 
-    def __init__(self, most: int = HELD_ROWS) -> None:
+    def __init__(self, most: int) -> None:
         self.stride, self._most, self._rows = 1, most, 0
         self._parts: dict[str, list[Raw]] = {}
 

@@ -16,7 +16,7 @@ from microrisk.feed.encode import ItchEncoder
 from microrisk.feed.scale import Scale, choose_scale
 from microrisk.pipeline.catalog import Catalog, bbo_rows, event_rows, trade_rows
 from microrisk.pipeline.sink import replacing
-from microrisk.pipeline.spine import Inputs, Outcome, Progress, Source, Spine
+from microrisk.pipeline.spine import Described, Inputs, Outcome, Progress, Source, Spine
 from microrisk.pipeline.tables import Names
 from microrisk.spec.records import Action
 from microrisk.spec.units import NS_PER_S
@@ -100,7 +100,7 @@ def _to_parquet(source: Source, out: Path, progress: Progress | None) -> Convert
         catalog.add("trades", trade_rows(spine.engine.take_views(), spine.names))
     catalog.close()
     again = source.open()
-    names = Names(again)
+    names = Names(Described(again))
     for events in again.events():
         catalog.add("events", event_rows(events, names))
     catalog.close()

@@ -49,20 +49,15 @@ class _MemoryFeed:
     format = "memory"
 
     def __init__(self, recorded: Recorded) -> None:
-        self._recorded, self._at = recorded, 0
+        self._recorded, self.messages = recorded, 0
         self.mask, self.venue_always_open = recorded.mask, recorded.always_open
         self.synthetic = 0
         self.notices: list[str] = []
 
     @property
-    def messages(self) -> int:
-        """Events handed out so far."""
-        return self._at
-
-    @property
     def progress(self) -> float:
         """Share handed out."""
-        return self._at / max(len(self._recorded.events), 1)
+        return self.messages / max(len(self._recorded.events), 1)
 
     def pump(self, engine: Any) -> bool:
         """Apply the next chunk."""
@@ -77,8 +72,8 @@ class _MemoryFeed:
             yield chunk
 
     def _next(self) -> NDArray[Any]:
-        chunk = self._recorded.events[self._at : self._at + CHUNK_EVENTS]
-        self._at += len(chunk)
+        chunk = self._recorded.events[self.messages : self.messages + CHUNK_EVENTS]
+        self.messages += len(chunk)
         return np.ascontiguousarray(chunk)
 
     def instruments(self) -> dict[int, Instrument]:

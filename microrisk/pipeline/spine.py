@@ -129,7 +129,7 @@ class Spine:
         self.feed = source.open()
         self.engine = Engine(always_open=self.feed.venue_always_open)
         self._tap = _Tap(self.engine, self.feed)
-        self.names = Names(_Known(self.feed))
+        self.names = Names(Described(self.feed))
         self.error: FeedError | None = None
         self.seconds = 0.0
 
@@ -187,9 +187,12 @@ class Spine:
 
     def findings(self, most: int = SHOWN_FINDINGS) -> list[dict[str, Any]]:
         """The first findings with place and numbers; prices and sizes as decimal strings."""
-        rows = self.engine.findings()[:most]
+        rows = self.engine.findings()
+        # the engine's own entry of a px_range knows no order; the tap saw which
+        told = [(Integrity(int(row["kind"])), row) for row in rows[rows["kind"] != Integrity.px_range][:most]]
+        told += [(Integrity.px_range, event) for event in self._tap.out_of_range]
         known = self.feed.instruments()
-        return [_finding(row, known.get(int(row["instrument"])), self.feed) for row in rows]
+        return [_finding(kind, row, known.get(int(row["instrument"])), self.feed) for kind, row in told[:most]]
 
 
 class _Tap:
@@ -199,6 +202,7 @@ class _Tap:
         self._engine, self._feed = engine, feed
         self._decoders: list[ItchDecoder] = []
         self._span: dict[str, tuple[int, int]] = {}
+        self.out_of_range: list[Any] = []
 
     def run_events(self, events: NDArray[Any]) -> None:
         """Look, then apply."""
@@ -229,6 +233,8 @@ class _Tap:
             n = int(np.count_nonzero(posted & (px > limit)))
             if n:
                 self._engine.count(int(Integrity.px_range), n, int(index))
+                room = SHOWN_FINDINGS - len(self.out_of_range)
+                self.out_of_range += [e.copy() for e in events[posted & (px > limit)][:room]]
 
     def span(self) -> tuple[int | None, int | None]:
         """First and last time: the venue's where there is one, else the recorder's."""
@@ -240,13 +246,14 @@ class _Tap:
         return getattr(self._engine, name)
 
 
-class _Known:
+class Described:
     """Live view of what the feed knows about its instruments: names are often learnt on the way."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
 
-    def get(self, index: int) -> Any:
+    def get(self, index: int) -> Instrument | None:
+        """The instrument, None while the feed has not named it."""
         return self._feed.instruments().get(index)
 
 
@@ -274,8 +281,9 @@ def describe(index: int, entry: Instrument | None) -> dict[str, Any]:
     }
 
 
-def _finding(row: Any, entry: Instrument | None, feed: Feed) -> dict[str, Any]:
-    kind, index = Integrity(int(row["kind"])), int(row["instrument"])
+def _finding(kind: Integrity, row: Any, entry: Instrument | None, feed: Feed) -> dict[str, Any]:
+    """A FINDING or EVENT record in words and plain numbers."""
+    index = int(row["instrument"])
     px, qty = int(row["px"]), int(row["qty"])
     order = int(row["order_id"])
     return {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -32,18 +31,25 @@ ORDERS_SCHEMA = pa.schema(
 )
 
 
+class Known(Protocol):
+    """What is known about instruments, by number."""
+
+    def get(self, index: int) -> Any:
+        """The Instrument, or None."""
+
+
 class Names:
     """Instrument numbers of a feed to SYMBOL.VENUE and to the factor that makes Int64 1e-9 out of its prices.
 
     Numbers that the feed did not name yet are called by their number, so that nothing is lost.
     """
 
-    def __init__(self, known: Mapping[int, Any] | None = None) -> None:
+    def __init__(self, known: Known) -> None:
         self._place: dict[int, int] = {}
         self.names: list[str] = []
         self._up: list[int] = []
         self._down: list[int] = []
-        self.known: Mapping[int, Any] = known if known is not None else {}
+        self.known = known
 
     def __getitem__(self, index: int) -> str:
         return self.names[self._position(index)]

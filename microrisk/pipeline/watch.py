@@ -42,11 +42,11 @@ class Stage:
     """
 
     def __init__(self, spine: Spine, weights: Weights, heads: Heads | None = None) -> None:
-        from microrisk.features import kernels
+        from microrisk.features import kernels, state
         from microrisk.score import alert
 
         self.spine, self.weights, self.mask = spine, weights, spine.feed.mask
-        self._initial, self._params = kernels.initial_state, alert.make_params
+        self._initial, self._params = state.initial_state, alert.make_params
         level = weights.level_for(None, self.mask)
         extra: dict[str, Any] = {}
         if heads is not None:
@@ -69,9 +69,10 @@ class Stage:
         self._scout = _Scout(spine) if self._own else None
 
     def _expanded(self, name: str | None) -> NDArray[np.int8]:
-        from microrisk.features.normalise import expand
+        from microrisk.features.normalise import Table, expand
 
-        return expand(self.weights.table_for(name), self.mask)
+        table = self.weights.table_for(name)
+        return expand(Table(table.breaks, table.value, table.slope), self.mask)
 
     def chunks(self, progress: Progress | None = None) -> Iterator[NDArray[Any]]:
         """The spine's loop: the ROWs of each chunk."""

@@ -1,0 +1,131 @@
+"""The pieces that models are made of: networks from codes, rows of episodes, clean scored sessions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microrisk.errors import UsageError
+from microrisk.pipeline.gather import codes_of, gather
+from microrisk.pipeline.scoring import Heads
+from microrisk.pipeline.spine import Openable, Spine
+from microrisk.pipeline.watch import Stage
+from microrisk.spec.features import ALL_MASK
+from microrisk.spec.formats import TABLE_POINTS
+from microrisk.spec.records import N_HEADS
+from microrisk.weights import GENERIC, LevelTable, Weights
+
+if TYPE_CHECKING:
+    from microrisk.market.simulator import Session
+    from microrisk.model.train import Exposed
+
+NEVER = (1 << 31) - 1
+"""A threshold that no level reaches."""
+AFTERMATH_NS = 5_000_000_000
+"""Time after an episode in which rows are neither normal nor part of it."""
+CALIBRATION_ROWS = 1 << 23
+"""Scored rows held for calibration (24 bytes each); later ones are left out."""
+
+
+def fit_networks(
+    codes: NDArray[np.int8], exposed: Exposed | None, table: Any, *, masks: Sequence[int], seed: int, **settings: Any
+) -> tuple[Weights, dict[str, Any]]:
+    """Train, quantise, and put the generic table beside the weights; levels are still those of no one.
+
+    Raises UsageError without torch.
+    """
+    from microrisk.model.quantise import quantisation_gap, quantise
+
+    try:
+        from microrisk.model.train import Settings
+        from microrisk.model.train import train as fit
+    except ImportError as missing:
+        raise UsageError(f"training needs torch ({missing}): pip install 'microrisk[model]'") from missing
+    made = fit(codes, exposed, Settings(seed=seed, masks=tuple(masks), **settings))
+    weights = uncalibrated(quantise(made.network, made.scales)).with_table(GENERIC, table, tick=0, lot=0)
+    gap = quantisation_gap(made.network, weights, codes[-100_000:])
+    metrics = {**made.metrics, "quantisation": {k: v.to_json() for k, v in gap.items()}, "alarms": list(made.alarms)}
+    return weights, metrics
+
+
+def uncalibrated(tensors: Mapping[str, NDArray[Any]]) -> Weights:
+    """Weights with a level table that says 0 and never alarms, until calibration puts a real one in its place."""
+    flat = np.zeros((N_HEADS, TABLE_POINTS), np.int32)
+    breaks = np.broadcast_to(np.arange(TABLE_POINTS, dtype=np.int32), flat.shape)
+    never = np.full(N_HEADS, NEVER, dtype=np.int32)
+    slope = np.zeros((N_HEADS, TABLE_POINTS + 1), np.int32)
+    return Weights(tensors).with_level(GENERIC, ALL_MASK, LevelTable(breaks, flat, slope, never, never, False))
+
+
+def simulated_episodes(mask: int, seed: int, *, sessions: int = 3, minutes: float = 30.0) -> tuple[Exposed, Any]:
+    """Rows of simulated sessions with episodes, coded by a table of clean simulated sessions; and that table."""
+    from microrisk.features.normalise import expand, fit_table
+    from microrisk.market.simulator import simulate
+    from microrisk.pipeline.memory import simulated
+
+    clean = [gather(simulated(simulate(seed * 100 + k, minutes * 60))) for k in range(2)]
+    table = fit_table([r.raw for g in clean for r in g.by_id.values()])
+    made = [simulate(seed * 100 + 50 + k, minutes * 60, episodes="random") for k in range(sessions)]
+    return exposure_rows(made, expand(table, mask)), table
+
+
+def exposure_rows(sessions: Sequence[Session], table: NDArray[np.int8]) -> Exposed:
+    """Codes and labels of simulated sessions by an expanded table; rows just after an episode are left out."""
+    from microrisk.market.episodes import KINDS
+    from microrisk.model.train import Exposed
+    from microrisk.pipeline.memory import simulated
+
+    codes, labels = [], []
+    for session in sessions:
+        owners = {s.id: i for i, s in session.instruments.items()}
+        for name, raw in gather(simulated(session)).by_id.items():
+            mine = [e for e in session.episodes if e.instrument in (0, owners[name])]
+            label = episode_labels(raw.now, mine, KINDS)
+            codes.append(codes_of(raw.raw[label >= 0], table))
+            labels.append(label[label >= 0])
+    return Exposed(np.concatenate(codes), np.concatenate(labels))
+
+
+def episode_labels(now: NDArray[np.int64], episodes: Sequence[Any], kinds: Sequence[str]) -> NDArray[np.int64]:
+    """Per row 0 = normal, k = inside an episode of kinds[k-1], -1 = in its wake (AFTERMATH_NS): neither."""
+    out = np.zeros(len(now), np.int64)
+    for wake in (True, False):  # an episode wins over the wake of the one before it
+        for e in episodes:
+            end = e.end_ns + (AFTERMATH_NS if wake else 0)
+            a, b = np.searchsorted(now, [e.start_ns, end + 1])
+            out[a:b] = -1 if wake else kinds.index(e.kind) + 1
+    return out
+
+
+def scored(weights: Weights, source: Openable, *, start: int = -(2**63)) -> dict[str, Any]:
+    """Times and heads of every instrument from `start` ns on, as model.calibrate.Session, through the spine itself."""
+    from microrisk.model.calibrate import Session
+
+    spine = Spine(source)
+    heads = Heads("cpu", weights, spine.feed.mask)
+    stage = Stage(spine, weights, heads.engine_heads)
+    held: dict[int, list[NDArray[Any]]] = {}
+    room = CALIBRATION_ROWS
+    for rows in stage.chunks():
+        late = rows[rows["now"] >= start][:room]
+        room -= len(late)
+        for index in map(int, np.unique(late["instrument"])):
+            mine = late[late["instrument"] == index]
+            kept = np.zeros(len(mine), [("now", "<i8"), ("heads", "<i4", (N_HEADS,))])
+            kept["now"], kept["heads"] = mine["now"], mine["heads"]
+            held.setdefault(index, []).append(kept)
+    joined = {spine.names[i]: np.concatenate(parts) for i, parts in held.items()}
+    return {name: Session(rows["now"].copy(), rows["heads"].copy()) for name, rows in joined.items()}
+
+
+def digest(path: Path) -> str | None:
+    """SHA-256 of a file, None for a folder."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
