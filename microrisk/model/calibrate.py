@@ -119,12 +119,13 @@ def _table(head: NDArray[np.int32]) -> tuple[fixed.Ints, fixed.Ints, fixed.Ints]
     """breaks[P], value[P], slope[P+1] of one head's clean values: empirical points, then the exponential tail."""
     points, bits = _empirical(np.sort(head.astype(np.int64)))
     per_bit = _tail_scale(head.astype(np.int64), int(points[-1]))
-    missing = TABLE_POINTS - len(points)
-    if missing:
-        step = int(np.clip(per_bit, 1, (HEAD.high - points[-1]) // (missing + 1)))
-        extra = step * np.arange(1, missing + 1)
-        points = np.concatenate([points, points[-1] + extra])
-        bits = np.concatenate([bits, bits[-1] + extra / per_bit])
+    missing = np.arange(1, TABLE_POINTS - len(points) + 1)
+    room = (HEAD.high - int(points[-1])) // TABLE_POINTS
+    if room:
+        extra = int(np.clip(per_bit, 1, room)) * missing
+        points, bits = np.append(points, points[-1] + extra), np.append(bits, bits[-1] + extra / per_bit)
+    else:  # at the very end of int32: the points that ties left over go below instead
+        points, bits = np.append(points[0] - missing[::-1], points), np.append(np.zeros(len(missing)), bits)
     value = np.minimum(np.round(bits * _VALUE_BIT), (1 << 31) - 1).astype(np.int64)
     last = max(round(_VALUE_BIT / per_bit), 1)
     # rounded down, so that no piece overshoots the next point: levels never fall as heads rise

@@ -27,7 +27,7 @@ SCALE_QUANTILE = 0.9999
 """Share of activations that an activation scale must hold without saturation."""
 GATES = {"spearman": 0.99, "tail_spearman": 0.97, "overlap": 0.9}
 """What quantisation must keep, of the heads vae and exposure."""
-_SCALE_RANGE = (-2, 7)
+_SCALE_RANGE = (0, 7)
 _FIXED_SCALES = {INPUT: CODE.frac, "vae.dec.2": CODE.frac}
 
 Scales = Mapping[str, int]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microrisk.spec.features import ALL_MASK
-from microrisk.weights import Weights
+from microrisk.weights import Weights, mask_vector
 
 if TYPE_CHECKING:
     from microrisk._core import Heads
@@ -21,6 +21,7 @@ class CpuScorer:
 
     def __init__(self) -> None:
         self.heads: Heads | None = None
+        self._keep: NDArray[np.int8] | None = None
 
     def unavailable(self) -> str | None:
         """Why the extension cannot be used, or None."""
@@ -36,10 +37,13 @@ class CpuScorer:
 
         weights.validate()
         self.heads = Heads(weights.heads_tensors(), mask)
+        self._keep = None if mask == ALL_MASK else -mask_vector(mask).astype(np.int8)
 
     def score(self, codes: NDArray[np.int8]) -> NDArray[np.int32]:
         """int8[n, N_FEATURES] -> int32[n, N_HEADS]; RuntimeError before load."""
         if self.heads is None:
             raise RuntimeError("score() before load()")
-        out: NDArray[np.int32] = self.heads.score(np.ascontiguousarray(codes))
+        # Heads relies on the normaliser, which leaves 0 in features outside the mask; codes from elsewhere may not
+        rows = codes if self._keep is None else codes & self._keep
+        out: NDArray[np.int32] = self.heads.score(np.ascontiguousarray(rows))
         return out
