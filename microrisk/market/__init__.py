@@ -1,6 +1,6 @@
 """Seeded order-flow simulator and stress episodes at order level."""
 
 from microrisk.market.episodes import KINDS, Episode, Plan, random_plans, read_episodes
-from microrisk.market.simulator import Session, SimInstrument, simulate
+from microrisk.market.simulator import Session, simulate
 
-__all__ = ["KINDS", "Episode", "Plan", "Session", "SimInstrument", "random_plans", "read_episodes", "simulate"]
+__all__ = ["KINDS", "Episode", "Plan", "Session", "random_plans", "read_episodes", "simulate"]

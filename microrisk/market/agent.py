@@ -7,6 +7,7 @@ returns the ns to its next action, or OVER.
 
 from __future__ import annotations
 
+import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
@@ -66,7 +67,8 @@ SLOT, ORDER, DUE = range(3)
 FOREVER = NEVER - 1
 """Due time of orders that are not cancelled by the clock."""
 
-Row = NDArray[object]
+Floats = NDArray[np.float64]
+Row = Floats
 """float64[P_COLUMNS], one plan."""
 
 
@@ -191,7 +193,7 @@ def _stuffing(m: Market, p: Row) -> int:
         due = m.agent[first, DUE]
     if due == NEVER:
         return OVER
-    return due - ints[NOW] if due > ints[NOW] else 0
+    return int(due - ints[NOW]) if due > ints[NOW] else 0
 
 
 @njit(**INNER)
@@ -210,7 +212,7 @@ def _withdrawal(m: Market, p: Row) -> int:
         ints[COUNT] = int(p[P_A] * ints[N_LIVE])
         m.floats[ADD_FACTOR] = 1.0 / 3.0
     if ints[COUNT] <= 0 or ints[N_LIVE] <= 4 or left <= 0:
-        return _rest(m, p)
+        return int(_rest(m, p))
     slot = m.live[int(ints[N_LIVE] * uniform(m.rng))]
     if m.orders[slot, OWNER] == 0:
         delete(m, slot)
@@ -234,7 +236,7 @@ def _ignition(m: Market, p: Row) -> int:
             m.ints[PHASE] = 2
             f[VALUE] += p[P_E] * (f[ANCHOR] - f[VALUE])
             f[hit] = 1.0
-        return _rest(m, p)
+        return int(_rest(m, p))
     lots = min(depth(m, -side, 1) * p[P_B] * (0.5 + uniform(m.rng)), 0.4 * depth(m, -side, 10)) / 100.0
     _strike(m, side, 100 * (int(lots) + 1), m.ints[BEST + ((1 + side) >> 1)] + 2 * side)
     f[VALUE] += side * p[P_D] * uniform(m.rng)
@@ -261,7 +263,7 @@ def _wash(m: Market, p: Row) -> int:
 
 
 @njit(**INNER)
-def _done(m: Market, plans: NDArray[object]) -> None:
+def _done(m: Market, plans: Floats) -> None:
     """The plan is over; what is left of its orders is cancelled at once, the market is left to itself."""
     f, ints = m.floats, m.ints
     while ints[N_AGENT] > 0:
@@ -276,7 +278,7 @@ def _done(m: Market, plans: NDArray[object]) -> None:
 
 
 @njit(**INNER)
-def act(m: Market, plans: NDArray[object]) -> None:
+def act(m: Market, plans: Floats) -> None:
     """One action of the current plan; sets ACT_AT."""
     p = plans[m.ints[PLAN]]
     kind = int(p[P_KIND])

@@ -1,8 +1,8 @@
 """Stress episodes at order level: what is planned, what happened, and how a plan becomes numbers.
 
 Kinds, sizes and lengths follow the surveillance literature: layering with re-pegging (Sarao case), quote stuffing
-(Egginton, Van Ness, Van Ness 2016), loss of depth before price (6 May 2010), momentum ignition with partial rebound, feed
-gaps and stale venues, wash trades. `strength` 0.3 to 1.2 moves every size, rate and share through its range.
+(Egginton, Van Ness, Van Ness 2016), loss of depth before price (6 May 2010), momentum ignition with partial rebound,
+feed gaps and stale venues, wash trades. `strength` 0.3 to 1.2 moves every size, rate and share through its range.
 """
 
 from __future__ import annotations
@@ -115,9 +115,8 @@ def random_plans(
     lengths = [_length(kind, draw) for kind in order]
     spare = seconds - first_s - 5.0 - sum(lengths) - min_spacing_s * len(order)
     if spare < 0:
-        raise UsageError(
-            f"{len(order)} episodes {min_spacing_s} s apart need {seconds - spare:.0f} s, the session has {seconds:.0f} s"
-        )
+        need = f"{len(order)} episodes {min_spacing_s} s apart need {seconds - spare:.0f} s"
+        raise UsageError(f"{need}, the session has {seconds:.0f} s")
     cuts = sorted(draw.uniform(0.0, spare) for _ in order)
     at, plans = first_s, []
     for kind, length, cut, before in zip(order, lengths, cuts, [0.0, *cuts], strict=False):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
@@ -115,7 +116,7 @@ def _place(m: Market, side: int) -> int:
     Nobody quotes nearer to the value than ROOM allows.
     """
     touch, other, rng = m.ints[BEST + ((1 - side) >> 1)], m.ints[BEST + ((1 + side) >> 1)], m.rng
-    bound = int(math.floor(side * m.floats[VALUE] + m.floats[ROOM])) * side
+    bound = math.floor(side * m.floats[VALUE] + m.floats[ROOM]) * side
     if touch <= 0 or touch >= GRID - 1:
         touch = bound
     spread = (other - touch) * side
@@ -128,7 +129,7 @@ def _place(m: Market, side: int) -> int:
         px = bound - side * int(2.0 * uniform(rng))
     if (px - other) * side >= 0:
         px = other - side
-    return px
+    return int(px)
 
 
 @njit(**INNER)
@@ -149,7 +150,7 @@ def _aggressor(m: Market) -> int:
     if uniform(rng) < 0.2:
         return drawn
     ints[k] -= 1
-    return ints[k - LEFT_0 + SIGN_0]
+    return int(ints[k - LEFT_0 + SIGN_0])
 
 
 @njit(**INNER)
@@ -216,11 +217,11 @@ def _wander(m: Market, place: int, tau: float, sd: float) -> float:
     """One SLOW_NS step of a logarithm that returns to 0 within `tau` s with deviation `sd`; the factor (mean 1)."""
     dt = SLOW_NS * 1e-9
     m.floats[place] += -m.floats[place] * dt / tau + sd * math.sqrt(2.0 * dt / tau) * gaussian(m.rng)
-    return exp(m.floats[place] - 0.5 * sd * sd)
+    return float(exp(m.floats[place] - 0.5 * sd * sd))
 
 
 @njit(**INNER)
-def _slow_step(m: Market, plans: NDArray[object]) -> None:
+def _slow_step(m: Market, plans: NDArray[np.float64]) -> None:
     """Every SLOW_NS: activity, liquidity and volatility wander, the value moves, news and halts arrive."""
     f, ints, rng, dt = m.floats, m.ints, m.rng, SLOW_NS * 1e-9
     x = 2.0 * (ints[NOW] * 1e-9 / f[LENGTH]) - 1.0
@@ -242,7 +243,7 @@ def _slow_step(m: Market, plans: NDArray[object]) -> None:
 
 
 @njit(**INNER)
-def _halt(m: Market, plans: NDArray[object]) -> None:
+def _halt(m: Market, plans: NDArray[np.float64]) -> None:
     """Trading stops for 10 to 60 s, unless an episode runs or would begin before the market has calmed down."""
     end = m.ints[NOW] + int((10.0 + 50.0 * uniform(m.rng)) * 1e9)
     if m.ints[PLAN] < plans.shape[0] and plans[m.ints[PLAN], P_START] < end + 10_000_000_000:
@@ -272,7 +273,7 @@ def _open(m: Market) -> None:
 
 
 @njit(**INNER)
-def _rates(m: Market, rates: NDArray[object]) -> float:
+def _rates(m: Market, rates: NDArray[np.float64]) -> float:
     """Intensities now into `rates`: market, limit, cancel (candidates), replace, hazard bound, reprice; their sum.
 
     A wave of cancellations raises the hazard of every order alike: WAVE is one follower over the usual count of orders
@@ -291,11 +292,11 @@ def _rates(m: Market, rates: NDArray[object]) -> float:
     for k in range(2):
         near = (1 - 2 * k) * (m.ints[BEST + k] - f[VALUE]) - f[ROOM]
         rates[5 + k] = quiet * pace * REPRICE_RATE * (0.4 + near) if 0.0 < near < 50.0 else 0.0
-    return rates[0] + rates[1] + rates[2] + rates[3] + rates[5] + rates[6]
+    return float(rates[0] + rates[1] + rates[2] + rates[3] + rates[5] + rates[6])
 
 
 @njit(**INNER)
-def _arrival(m: Market, u: float, rates: NDArray[object]) -> None:
+def _arrival(m: Market, u: float, rates: NDArray[np.float64]) -> None:
     """One arrival, its kind by `u`; beyond the sum of the rates nobody comes. A new best price excites the quotes."""
     bid, ask = m.ints[BEST], m.ints[BEST + 1]
     if u < rates[0]:
@@ -324,7 +325,7 @@ def _advance(m: Market, to: int) -> None:
 
 
 @njit(**JIT)
-def run(m: Market, plans: NDArray[object], rates: NDArray[object], until: int) -> bool:
+def run(m: Market, plans: NDArray[np.float64], rates: NDArray[np.float64], until: int) -> bool:
     """Go on until `until` (ns since the start) and return True, or return False when the output must be emptied first.
 
     plans: float64[n, P_COLUMNS] of this instrument, by start, not overlapping; rates: float64[7], room to work in.

@@ -1,7 +1,7 @@
 """Price-time matching with true first-in first-out queues, compiled; every change is written out as one event row.
 
-All state lies in arrays, so that the flow can stop when the output is full and go on later. Prices are ticks on a grid of
-GRID places, times ns since the session's start. Side: +1 bid, -1 ask, as in spec.units.
+All state lies in one record, so that the flow can stop when the output is full and go on later. Prices are ticks on
+a grid of GRID places, times ns since the session's start. Side: +1 bid, -1 ask, as in spec.units.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def add(m: Market, side: int, px: int, qty: int, owner: int) -> int:
     ints[N_LIVE] += 1
     ints[NEXT_ID] += 1
     emit(m, ADD, orders[slot, ID], 0, px, qty, side, 0)
-    return slot
+    return int(slot)
 
 
 @njit(**INNER)
@@ -227,4 +227,4 @@ def depth(m: Market, side: int, ticks: int) -> int:
 @njit(**INNER)
 def two_sided(m: Market) -> bool:
     """Whether both sides have orders."""
-    return m.ints[BEST] > 0 and m.ints[BEST + 1] < GRID - 1
+    return bool(m.ints[BEST] > 0 and m.ints[BEST + 1] < GRID - 1)

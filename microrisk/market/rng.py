@@ -100,12 +100,12 @@ def exp(x: float) -> float:
 @njit(**INNER)
 def exponential(state: U64) -> float:
     """Exponentially distributed, mean 1."""
-    return -log(1.0 - uniform(state))
+    return float(-log(1.0 - uniform(state)))
 
 
 @njit(**INNER)
 def gaussian(state: U64) -> float:
-    """Mean 0, variance 1; twelve uniforms summed (tails end at 6)."""
+    """Mean 0, variance 1: twelve uniforms summed (tails end at 6)."""
     s = -6.0
     for _ in range(12):
         s += uniform(state)

@@ -1,23 +1,27 @@
 """A seeded market of order-level events: the same seed gives the same bytes on every machine.
 
-Each instrument is a stream of its own; the streams are merged by time. See flow (who trades), matching (the book), agent
-and episodes (stress).
+Each instrument is a stream of its own; the streams are merged by time. See flow (who trades), matching (the book),
+agent and episodes (stress).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from microrisk.errors import UsageError
+from microrisk.feed.base import Instrument, instrument
 from microrisk.market import plan as p
 from microrisk.market import state
 from microrisk.market.episodes import KINDS, Episode, Plan, compile_plan, random_plans
 from microrisk.market.flow import NEVER, SLOW_NS, run
+from microrisk.market.gaps import lose_time
 from microrisk.market.matching import ACT_AT, N_OUT, NOW, PLAN, SLOW_AT, Market, new_market
 from microrisk.market.rng import Stream, derive
 from microrisk.spec.records import EVENT, FeedId
@@ -26,6 +30,7 @@ from microrisk.spec.units import NS_PER_S, NULL_TS
 TICK = 100
 """Price step in 1e-4 dollars: one cent."""
 LOT = 100
+VENUE = "SIMX"
 START_NS = 1_736_173_800 * NS_PER_S
 """2025-01-06 09:30:00 New York."""
 NEWS_PER_HOUR, HALTS_PER_HOUR = 6.0, 0.6
@@ -34,38 +39,24 @@ Events = NDArray[np.void]
 
 
 @dataclass(frozen=True)
-class SimInstrument:
-    """What an instrument of the simulator is called; units of prices and sizes as ITCH has them (1e-4 dollars, shares)."""
-
-    index: int
-    symbol: str
-    venue: str = "SIMX"
-    tick: int = TICK
-    lot: int = LOT
-
-    @property
-    def id(self) -> str:
-        """SYMBOL.VENUE."""
-        return f"{self.symbol}.{self.venue}"
-
-
-@dataclass(frozen=True)
 class Session:
     """One simulated session.
 
     Attributes
     ----------
-    events : EVENT[n] in feed order; every event LAST; seq counts from 1 over what the venue sent, so a gap leaves a hole
+    events : EVENT[n] in feed order; every event LAST; seq counts from 1 over what the venue sent: a gap leaves a hole
     episodes : labels by start
     instruments : by index, 1..N
+    sent : messages of the venue, the lost ones too; the next seq would be sent + 1
     """
 
     events: Events
     episodes: list[Episode]
-    instruments: dict[int, SimInstrument]
+    instruments: dict[int, Instrument]
     seed: int
     seconds: float
     start_ns: int
+    sent: int
 
 
 def simulate(
@@ -80,8 +71,9 @@ def simulate(
 ) -> Session:
     """Run a session of `seconds` with `instruments` books.
 
-    episodes: plans (times after the start), "random" (one of each kind for every 225 s and instrument, as far as they fit),
-    or None for a clean session. Raises UsageError for plans that overlap or name no instrument.
+    episodes: plans (times after the start), "random" (each instrument gets one of each kind for every 900 s, in a
+    short session as many kinds as fit), or None for a clean one. Raises UsageError for plans that overlap, begin after the
+    end, or name no instrument.
     """
     if seconds < 2.0 or not 1 <= instruments <= 60000:
         raise UsageError(f"{seconds} s with {instruments} instruments: at least 2 s and one instrument are needed")
@@ -95,11 +87,10 @@ def simulate(
     events = np.concatenate(parts)
     events = events[np.argsort(events["ts_event"], kind="stable")]
     events["seq"] = np.arange(1, len(events) + 1, dtype=np.uint64)
-    for q in (q for q in plans if q.kind == "gap"):
-        events, label = gap(events, q, start_ns)
-        labels.append(label)
-    names = {i: SimInstrument(i, f"SIM{i}") for i in range(1, instruments + 1)}
-    return Session(events, sorted(labels, key=lambda e: (e.start_ns, e.instrument)), names, seed, seconds, start_ns)
+    sent, events, lost = lose_time(events, [q for q in plans if q.kind == "gap"], start_ns, seed)
+    labels = sorted([*labels, *lost], key=lambda e: (e.start_ns, e.instrument))
+    names = {i: replace(instrument(f"SIM{i}", VENUE), tick=TICK, lot=LOT) for i in range(1, instruments + 1)}
+    return Session(events, labels, names, seed, seconds, start_ns, len(sent))
 
 
 def _plans(
@@ -107,13 +98,7 @@ def _plans(
 ) -> list[Plan]:
     """The plans by start, checked."""
     if episodes == "random":
-        per_kind = max(1, int(seconds / 450.0)) if seconds >= 300 else 0
-        kinds = KINDS if per_kind else KINDS[: max(1, int(seconds / 90.0))]
-        chosen: list[Plan] = []
-        for index in range(1, instruments + 1):
-            chosen += random_plans(
-                seed, seconds, max(per_kind, 1), 12.0, instrument=index, kinds=kinds, first_s=min(45.0, seconds / 4)
-            )
+        chosen = [q for index in range(1, instruments + 1) for q in _random(seed, seconds, index)]
         return sorted(chosen, key=lambda q: q.start_ns)
     plans = sorted(episodes or [], key=lambda q: q.start_ns)
     for q in plans:
@@ -122,6 +107,17 @@ def _plans(
         if q.start_ns >= seconds * NS_PER_S:
             raise UsageError(f"{q.kind} begins at {q.start_ns} ns, after the session's end ({seconds} s)")
     return plans
+
+
+def _random(seed: int, seconds: float, index: int) -> list[Plan]:
+    """Plans of one instrument; kinds that find no time in a short session are left out, another one for each seed."""
+    turn = derive(seed, 12, index) % len(KINDS)
+    kinds, per_kind = KINDS[turn:] + KINDS[:turn], max(1, int(seconds / 900.0))
+    for n in range(len(kinds), 0, -1):
+        with suppress(UsageError):
+            first_s = min(45.0, seconds / 4.0)
+            return random_plans(seed, seconds, per_kind, 12.0, instrument=index, kinds=kinds[:n], first_s=first_s)
+    return []
 
 
 def _market(seed: int, seconds: float, rates: tuple[float, float], plans: NDArray[np.float64]) -> Market:
@@ -144,24 +140,23 @@ def _one(
     """Rows (matching.O_*) and labels of one instrument, times since the start."""
     compiled = [compile_plan(q, seed) for q in plans]
     table = np.array([row for row, _ in compiled]).reshape(len(plans), p.P_COLUMNS)
-    m, chunks, done = _market(seed, seconds, rates, table), [], False
-    rates = np.zeros(7)
+    m, work, done = _market(seed, seconds, rates, table), np.zeros(7), False
+    chunks: list[NDArray[np.int64]] = []
     while not done:
-        done = run(m, table, rates, int(seconds * NS_PER_S))
+        done = run(m, table, work, int(seconds * NS_PER_S))
         chunks.append(m["out"][: m["ints"][N_OUT]].copy())
         m["ints"][N_OUT] = 0
-    running = int(m["ints"][PLAN])
-    if running < len(table) and table[running, p.P_START] < m["ints"][NOW]:
-        table[running, p.P_ACTUAL_END] = m["ints"][NOW]
+    if m["ints"][PLAN] < len(table):  # still running when the session ends
+        table[m["ints"][PLAN], p.P_ACTUAL_END] = m["ints"][NOW]
     labels = [
         Episode(q.kind, q.start_ns, int(row[p.P_ACTUAL_END]), q.strength, q.instrument, named)
         for q, row, (_, named) in zip(plans, table, compiled, strict=True)
-        if row[p.P_ACTUAL_END] > 0
     ]
-    if len(labels) < len(plans):
-        raise UsageError(
-            f"{len(plans) - len(labels)} of {len(plans)} episodes overlap the ones before them and found no time"
-        )
+    for one, other in pairwise(labels):
+        if other.start_ns < one.end_ns or other.end_ns == 0:
+            raise UsageError(
+                f"{other.kind} at {other.start_ns} ns begins before {one.kind} at {one.start_ns} ns is over"
+            )
     return np.concatenate(chunks), labels
 
 
@@ -181,31 +176,3 @@ def _to_events(rows: NDArray[np.int64], index: int, instruments: int, start_ns: 
 
 def _absolute(e: Episode, start_ns: int) -> Episode:
     return Episode(e.kind, e.start_ns + start_ns, e.end_ns + start_ns, e.strength, e.instrument, e.params)
-
-
-def gap(events: Events, plan: Plan, start_ns: int) -> tuple[Events, Episode]:
-    """A feed that loses time: events of the window are missing (seq keeps the hole), or all come at its end (`hard`).
-
-    The market behind goes on, so that later events may name orders that nobody has seen. Bursts that come late are 2 us apart.
-    """
-    row, named = compile_plan(plan, int(events["seq"][0]) if len(events) else 0)
-    begin, end = start_ns + plan.start_ns, start_ns + int(row[p.P_END])
-    hit = (events["ts_event"] >= begin) & (events["ts_event"] < end)
-    if plan.instrument:
-        hit &= events["instrument"] == plan.instrument
-    label = Episode("gap", begin, end, plan.strength, plan.instrument, {**named, "events": float(hit.sum())})
-    if not plan.hard:
-        return events[~hit], label
-    return _late(events, hit, end), label
-
-
-def _late(events: Events, hit: NDArray[np.bool_], end: int) -> Events:
-    """Stamp the hit events at `end` and after, and put the feed in time order again."""
-    late = events.copy()
-    late["ts_event"][hit] = end + 2_000 * np.arange(int(hit.sum()), dtype=np.int64)
-    behind = ~hit & (late["ts_event"] >= end) & (late["ts_event"] < end + 2_000 * int(hit.sum()))
-    same = np.isin(late["instrument"], np.unique(late["instrument"][hit]))
-    late["ts_event"][behind & same] = end + 2_000 * int(hit.sum())
-    late = late[np.argsort(late["ts_event"], kind="stable")]
-    late["seq"] = np.sort(late["seq"])
-    return late
