@@ -54,7 +54,8 @@ def heads_chart(
     x = linear(first, last, LEFT, WIDE - RIGHT)
     height = HEADER + len(traces) * (PANEL + GUTTER) + 22
     bottom = height - 22 - GUTTER
-    body = [_shades(episodes, x, bottom)]
+    body = [rect(LEFT, HEADER + i * (PANEL + GUTTER), WIDE - RIGHT - LEFT, PANEL, "panel") for i in range(len(traces))]
+    body.append(_shades(episodes, x, bottom))
     body += [_panel(t, i, x, [a for a in marks if a.head == t.head]) for i, t in enumerate(traces)]
     body.append(_clock_axis(first, last, x, bottom))
     return figure(WIDE, height, f"Levels of the heads of {traces[0].instrument} over time", *body)
@@ -66,7 +67,7 @@ def _shades(episodes: Sequence[tuple[int, PlantedEpisode]], x: Scale, bottom: fl
     for n, e in sorted(episodes, key=lambda p: p[1].start_ns):
         a, b = x(e.start_ns), x(e.end_ns)
         state = "found" if e.found else "missed"
-        out.append(rect(a, HEADER - 4, max(b - a, 2), bottom - HEADER + 4, f"band {state}", f"{n} {e.kind}: {state}"))
+        out.append(rect(a, HEADER - 4, max(b - a, 3), bottom - HEADER + 4, f"band {state}", f"{n} {e.kind}: {state}"))
         label = f"{n} {e.kind}{'' if e.found else ' (missed)'}"
         row = next((r for r, end in enumerate(free) if a >= end), 2)
         free[row] = a + 6.2 * len(label) + 6
@@ -80,9 +81,8 @@ def _panel(trace: HeadTrace, i: int, x: Scale, marks: Iterable[Alert]) -> str:
     high = max(peak, (trace.on_bits or 0) * 1.15, 1.0) * 1.05
     y = linear(0, high, top + PANEL, top)
     px, py = _thin(trace, x)
-    out = [rect(LEFT, top, WIDE - RIGHT - LEFT, PANEL, "panel")]
-    out += [line(LEFT, y(v), WIDE - RIGHT, y(v), "grid") + text(LEFT - 6, y(v) + 4, f"{v:g}", "tick", "end")
-            for v in ticks(0, high, 3)]  # fmt: skip
+    out = [line(LEFT, y(v), WIDE - RIGHT, y(v), "grid") + text(LEFT - 6, y(v) + 4, f"{v:g}", "tick", "end")
+           for v in ticks(0, high, 3)]  # fmt: skip
     out.append(path(px, [y(v) for v in py], "level-fill", close_at=y(0)))
     out.append(path(px, [y(v) for v in py], "level"))
     if trace.on_bits is not None:
@@ -378,20 +378,20 @@ def latency_chart(latency: Latency) -> str:
     out = [rect(k * 4.0, y(v), 3.4, LAT_H - 26 - y(v), "latency-bar", f"{v:.2%}") for k, v in share.items()]
     out += [_decade(10.0**k, x) for k in range(math.ceil(math.log10(low)), math.floor(math.log10(high)) + 1)]
     out.append(line(40, LAT_H - 26, LAT_W - 10, LAT_H - 26, "axis"))
-    out += [text(36, y(v) + 4, f"{v:.0%}", "tick", "end") for v in ticks(0, max(share.values()), 3)]
+    out += [text(36, y(v) + 4, f"{v * 100:g} %", "tick", "end") for v in ticks(0, max(share.values()), 3)]
     marks = zip(("p50", "p99", "p99.9"), percentiles(latency, (0.5, 0.99, 0.999)), strict=True)
     out += [_percentile(name, v, x, i) for i, (name, v) in enumerate(marks)]
     return figure(LAT_W, LAT_H, "Time per message from bytes to decision", *out)
 
 
 def _rebin(counts: Floats, edges: Floats, x: Scale) -> dict[int, float]:
-    """Share of messages per 4 picture units."""
-    out: dict[int, float] = {}
-    for i in np.flatnonzero(counts).tolist():
-        upper = edges[i + 1] if i + 1 < len(edges) else edges[i] * 2
-        k = int(x(math.log10(math.sqrt(edges[i] * upper))) // 4)
-        out[k] = out.get(k, 0.0) + float(counts[i] / counts.sum())
-    return out
+    """Share of messages per 4 picture units; a bucket is spread evenly over the columns that it covers."""
+    borders = edges[: len(counts) + 1] if len(edges) > len(counts) else np.r_[edges, edges[-1] * 2]
+    at = np.asarray([x(math.log10(e)) for e in borders.tolist()]) / 4
+    below = np.r_[0.0, np.cumsum(counts)] / counts.sum()
+    columns = np.arange(math.floor(at[0]), math.ceil(at[-1]) + 1)
+    share = np.diff(np.interp(columns, at, below))
+    return {int(k): float(v) for k, v in zip(columns[:-1], share, strict=True) if v > 0}
 
 
 def _decade(ns: float, x: Scale) -> str:
@@ -414,4 +414,4 @@ def sizes_in_words(window: BookWindow) -> str:
     if not len(sizes):
         return "The book is empty."
     low, high = np.quantile(sizes, (0.05, 0.99))
-    return f"Palest colour: {quantity(float(low))} resting at a price; darkest: {quantity(float(high))} or more."
+    return f"Faintest colour: {quantity(float(low))} resting at a price; strongest: {quantity(float(high))} or more."

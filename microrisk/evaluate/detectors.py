@@ -72,6 +72,49 @@ class Column(Detector):
         return super().smoothed(track) if self.smooth else np.asarray(self.score(track), np.float64)
 
 
+class Level(Detector):
+    """A detector's score as -log2 of its tail probability among the rows of clean sessions, smoothed afterwards.
+
+    That is what the alert stage does with the heads. Without it a heavy-tailed score (a sum of squares) is smoothed
+    raw, and one odd row outlasts a minute of evidence. Beyond the clean rows the tail is exponential.
+    """
+
+    TAIL = 50
+
+    def __init__(self, of: Detector, name: str | None = None) -> None:
+        self._of, self.name = of, name or of.name
+        self._x = self._y = np.zeros(0)
+        self._scale = 1.0
+
+    def fit(self, train: Sequence[Track]) -> None:
+        """Fit the detector inside."""
+        self._of.fit(train)
+
+    def calibrate(self, calibration: Sequence[Track]) -> None:
+        """Learn the distribution of the clean rows."""
+        self._of.calibrate(calibration)
+        clean = np.sort(np.concatenate([np.asarray(self._of.score(t), np.float64) for t in calibration]))
+        if not len(clean):
+            raise EvaluationError("calibration sessions hold no rows")
+        # 400 knots, denser towards the tail
+        rank = np.unique(np.geomspace(1, len(clean), 400).round().astype(np.int64))[::-1]
+        value = clean[len(clean) - rank]
+        last = np.flatnonzero(np.r_[np.diff(value) > 0, True])  # of equal scores the rarest rank would overstate
+        first = np.r_[0, last[:-1] + 1]
+        self._x, self._y = value[last], -np.log2(rank[first] / (len(clean) + 1))
+        top = clean[-self.TAIL :]
+        excess = float(np.mean(top - top[0]))
+        self._scale = excess if excess > 0 else max(float(np.ptp(clean)), 1.0)
+
+    def score(self, track: Track) -> ArrayLike:
+        """Bits, float64[n]."""
+        if not len(self._x):
+            raise EvaluationError(f"{self.name} must be calibrated before it scores")
+        x = np.asarray(self._of.score(track), np.float64)
+        beyond = np.maximum(x - self._x[-1], 0) / self._scale * np.log2(np.e)
+        return np.asarray(np.interp(x, self._x, self._y) + beyond)
+
+
 class Rate:
     """ln(false alarms an hour) that a threshold at x allows, as a continuous, falling function of x.
 

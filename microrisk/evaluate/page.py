@@ -176,7 +176,7 @@ def _events(report: Report) -> str:
         ("▼", "alert"), ("k-ask", "strip under the picture: level of a head at or above its threshold"),
     )  # fmt: skip
     lead = (
-        "Resting orders by price and time; the darker, the larger. Lines are the best bid and the best ask. "
+        "Resting orders by price and time; the stronger the colour, the larger. Lines are best bid and best ask. "
         "Beside each picture: the features that made the alert, in standard deviations from what is usual here."
     )
     cards = "".join(_event(report, what, i, window) for what, i, window in report.books)

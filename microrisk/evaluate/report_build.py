@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from microrisk.evaluate.report_data import Alert, BookWindow, Driver, HeadTrace, PlantedEpisode, Trades
 from microrisk.spec.features import ALL_MASK, FEATURES
 from microrisk.spec.formats import CODE, LEVEL
+from microrisk.spec.records import Action, Flag
 from microrisk.spec.weightfile import HEADS
 
 Record = NDArray[np.void]
@@ -118,6 +119,22 @@ def book_window(
     return BookWindow(
         instrument, columns, px, sides[0], sides[1], best[0], best[1], _clip(trades or Trades(), columns, step_ns)
     )
+
+
+def trades_of(events: Record, instrument: int | None = None, *, px_unit: float = 1e-4, qty_unit: float = 1.0) -> Trades:
+    """Prints among EVENT records: trades, and executions that carry a price and are not printed by another event.
+
+    px_unit, qty_unit : what one feed unit is worth (1e-4 and 1 for ITCH). Times are the venue's.
+    """
+    traded = events["action"] == Action.TRADE
+    traded |= np.isin(events["action"], (Action.REDUCE, Action.DELETE)) & (events["flags"] & Flag.EXEC != 0)
+    traded &= (events["flags"] & Flag.NO_PRINT == 0) & (events["px"] > 0) & (events["qty"] > 0)
+    if instrument is not None:
+        traded &= events["instrument"] == instrument
+    e = events[traded]
+    return Trades(
+        e["ts_event"].astype(np.int64), e["px"] * px_unit, e["qty"] * qty_unit, (-e["side"]).astype(np.int8)
+    )  # fmt: skip
 
 
 def _price_range(seen: NDArray[np.int64], tick: int, max_levels: int) -> tuple[int, int]:

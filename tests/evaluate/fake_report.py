@@ -6,13 +6,22 @@ import numpy as np
 
 from microrisk.evaluate.report_build import book_window, match
 from microrisk.evaluate.report_data import (
-    Alert, Driver, Headline, HeadTrace, Latency, ModelFacts, PlantedEpisode, Report, Trades,
+    Alert,
+    Driver,
+    Headline,
+    HeadTrace,
+    Latency,
+    ModelFacts,
+    PlantedEpisode,
+    Report,
+    Trades,
 )  # fmt: skip
 
 SECOND = 1_000_000_000
 START = 1_736_173_800 * SECOND
 KINDS = ("layering", "stuffing", "withdrawal", "ignition", "gap", "wash")
 HEADS = ("maxz", "maha", "vae", "exposure")
+DEMO_BOOKS = 12
 ON = (13.5, 12.4, 12.9, 11.8)
 TICK = 100
 
@@ -51,13 +60,13 @@ def fake_report(seed: int = 1, minutes: int = 30) -> Report:
     rng = np.random.default_rng(seed)
     slots = START + (np.arange(12) * minutes * 60 // 13 + 70) * SECOND
     planted = [
-        PlantedEpisode(KINDS[i % 6], int(t), int(t + rng.uniform(0.8, 9) * SECOND), float(rng.uniform(0.3, 1.2)), "DEMO.SIMX")
-        for i, t in enumerate(slots)
-    ]  # fmt: skip
-    drivers = tuple(
-        Driver(n, s)
-        for n, s in (("far_posting", 7.4), ("add_skew", -6.1), ("cancel_to_trade", 5.5), ("gap", 4.9), ("depth_l5", -3.2), ("wash", 2.1))
-    )  # fmt: skip
+        PlantedEpisode(
+            KINDS[i % 6], t, t + int(rng.uniform(0.8, 9) * SECOND), float(rng.uniform(0.3, 1.2)), "DEMO.SIMX"
+        )
+        for i, t in enumerate(slots.tolist())
+    ]
+    named = ("far_posting", "add_skew", "cancel_to_trade", "gap", "depth_l5", "wash")
+    drivers = tuple(Driver(n, v) for n, v in zip(named, (7.4, -6.1, 5.5, 4.9, -3.2, 2.1), strict=True))
     marks = []
     for i, e in enumerate(planted):
         if i not in (0, 4, 10):
@@ -86,7 +95,7 @@ def fake_report(seed: int = 1, minutes: int = 30) -> Report:
         title="microrisk demo: a market with planted trouble",
         source="simulated market, seed 1, read back from MoldUDP64 / ITCH 5.0 bytes",
         headline=Headline(95_412, 101_233, 83_007, 0.41, minutes * 60.0, 4_120_111),
-        model=ModelFacts("default", "3f9ac0de12b4", trained_on="12 simulated sessions, Coinbase and Binance recordings"),
+        model=ModelFacts("default", "3f9ac0de12b4", trained_on="12 simulated sessions and two recordings"),
         instruments=["DEMO.SIMX"],
         episodes=episodes,
         alerts=alerts,
@@ -95,7 +104,11 @@ def fake_report(seed: int = 1, minutes: int = 30) -> Report:
         integrity={"malformed": 0, "gap": 2, "unknown_order": 311, "crossed": 0, "locked": 0, "duplicate_order": 0},
         latency=Latency(edges, counts),
         findings=["gap in DEMO.SIMX, sequence 88121", "gap in DEMO.SIMX, sequence 140022"],
-        commands=[("watch it live", "microrisk demo --serve"), ("score your own file", "microrisk score FILE --out s.parquet"),
-                  ("hardware", "make rtl"), ("speed of this machine", "microrisk bench")],
-        notes=["The market is simulated: what is found here says that the parts work together.", "Again: microrisk demo --seed 1"],
-    )  # fmt: skip
+        commands=[
+            ("watch it live", "microrisk demo --serve"),
+            ("score your own file", "microrisk score FILE --out s.parquet"),
+            ("hardware", "make rtl"),
+            ("speed of this machine", "microrisk bench"),
+        ],
+        notes=["The market is simulated: the parts work together.", "Again: microrisk demo --seed 1"],
+    )
