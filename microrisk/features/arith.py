@@ -26,12 +26,17 @@ TANH_ROM = tuple(round(128 * math.tanh(math.log(2) * i / 32)) for i in range(128
 LOW, HIGH = FEATURE.low, FEATURE.high
 _LG_FRAC = LG.frac
 
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def compiled(function: Function) -> Function:
-    """Compile with Numba where it is called from compiled code; divisors are positive by contract, not tested."""
-    return cast(Function, njit(error_model="numpy")(function))
+    """Compile for callers that are compiled themselves; without wrappers for Python, which would double the time.
+
+    Divisors are positive by contract and not tested.
+    """
+    return cast(Function, njit(**_OPTIONS)(function))
 
 
 def _ctlz(typingctx: Any, x: Any) -> Any:
@@ -68,9 +73,9 @@ def lg(x: int) -> int:
 
 
 @compiled
-def slg(x: int) -> int:
-    """sign(x) * lg(|x|)."""
-    return lg(x) if x >= 0 else -lg(-x)
+def lg_frac(x: int, frac: int) -> int:
+    """The same of a number with `frac` fraction bits, log2(1 + x/2^frac): lg(x + 2^frac - 1) - 16*frac; 0 for 0."""
+    return lg(x + (1 << frac) - 1) - (frac << _LG_FRAC)
 
 
 @compiled

@@ -30,17 +30,17 @@ from microrisk.features.arith import (
     decay,
     feature,
     lg,
+    lg_frac,
     mean_step,
     mean_value,
     size_units,
 )
+from microrisk.features.warmup import warm_up
 from microrisk.spec.formats import (
     COUNT_FRAC,
     DECAY_ROM_BITS,
     DECAY_STEP_NS_SHIFT,
-    FEATURE_LOT_PARTS,
     TAU_SLOW_SHIFT,
-    WARMUP_EVENTS,
 )
 from microrisk.spec.records import DEPTH, N_FEATURES, VIEW
 
@@ -57,70 +57,6 @@ _FAR_LEVEL = 2
 """0-based: an order at the third level or deeper is far."""
 _TICK_REACH = 2 * st.PX_MAX // DEPTH + 1
 """Ten of these are more than any difference of two prices."""
-_HALF_DECADE = np.array([int(np.floor(np.sqrt(10.0) * 10.0**d)) + 1 for d in range(st.DECADES - 1)], np.int64)
-"""Smallest size that is nearer (as a ratio) to 10^(d+1) than to 10^d."""
-
-
-# --- warm-up: tick and lot under a generic table -----------------------------------------------------------------
-
-
-@compiled
-def _note_step(s: Any, difference: int) -> None:
-    """A price step of the warm-up: keep the smallest positive one."""
-    if difference > 0 and (s.step == 0 or difference < s.step):
-        s.step = difference
-
-
-@compiled
-def _note_levels(s: Any, px: Any, n: int) -> None:
-    """Steps between adjacent levels of one side."""
-    for i in range(1, min(n, DEPTH)):
-        _note_step(s, abs(clip(px[i - 1], -st.PX_MAX, st.PX_MAX) - clip(px[i], -st.PX_MAX, st.PX_MAX)))
-
-
-@compiled
-def _note_size(s: Any, qty: int) -> None:
-    """One best size into the histogram of decades."""
-    decade = 0
-    for bound in _HALF_DECADE:
-        decade += qty >= bound
-    s.decade[decade] += 1
-
-
-@compiled
-def _settle(s: Any) -> None:
-    """End of the warm-up: smallest step, and the decade of the lower median of the best sizes."""
-    s.tick = max(s.step, 1)
-    half = WARMUP_EVENTS  # two sizes an event
-    lot = 1
-    seen = s.decade[0]
-    for d in range(1, st.DECADES):
-        if seen >= half:
-            break
-        lot *= 10
-        seen += s.decade[d]
-    s.lot = lot
-    s.unit = max(lot // FEATURE_LOT_PARTS, 1)
-
-
-@compiled
-def _warm_up(v: Any, s: Any) -> None:
-    """One event without a known tick; only two-sided books count."""
-    if v.tick != 0 or v.n_bid == 0 or v.n_ask == 0:
-        return
-    bid, ask = clip(v.bid_px[0], -st.PX_MAX, st.PX_MAX), clip(v.ask_px[0], -st.PX_MAX, st.PX_MAX)
-    _note_levels(s, v.bid_px, v.n_bid)
-    _note_levels(s, v.ask_px, v.n_ask)
-    _note_step(s, abs(ask - bid))
-    if s.seen > 0:
-        _note_step(s, abs(bid - s.bid_px))
-        _note_step(s, abs(ask - s.ask_px))
-    _note_size(s, v.bid_qty[0])
-    _note_size(s, v.ask_qty[0])
-    s.bid_px, s.ask_px = bid, ask
-    s.seen += 1
-    if s.seen == WARMUP_EVENTS:
-        _settle(s)
 
 
 # --- clock -------------------------------------------------------------------------------------------------------
@@ -331,19 +267,19 @@ def _messages(v: Any, s: Any) -> int:
 
 @compiled
 def _rate(counter: int) -> int:
-    """Level (lg) of 16 times a decayed number of events."""
-    return lg(counter >> (COUNT_FRAC - 4))
+    """Level of 16 times a decayed number of events."""
+    return lg_frac(counter, COUNT_FRAC - 4)
 
 
 @compiled
 def _size(counter: int) -> int:
-    """Level (lg) of a decayed, unsigned size."""
-    return lg(counter >> COUNT_FRAC)
+    """Level of a decayed, unsigned size."""
+    return lg_frac(counter, COUNT_FRAC)
 
 
 @compiled
 def _signed_size(counter: int) -> int:
-    """Level (slg) of a decayed, signed size; the magnitude is what is cut to an integer."""
+    """Level of a decayed, signed size."""
     return _size(counter) if counter >= 0 else -_size(-counter)
 
 
@@ -383,17 +319,20 @@ def _time_features(s: Any, age: int) -> None:
 
 
 @compiled
-def _codes(s: Any, table: Any, codes: Any) -> None:
-    """Look the raws up; a feature outside the mask is 0."""
+def _codes(s: Any, table: Any, codes: Any, row: int) -> None:
+    """Look the raws up into a row of `codes`; a feature outside the mask is 0."""
     for i in range(N_FEATURES):
-        codes[i] = table[i, s.raw[i] + _ZERO] if (s.mask >> i) & 1 else 0
+        place = (s.raw[i] + _ZERO) & (
+            TABLE_SIZE - 1
+        )  # the cut changes nothing; it spares the test for a negative index
+        codes[row, i] = table[i, place] if (s.mask >> i) & 1 else 0
 
 
 @compiled
-def _step(v: Any, s: Any, table: Any, codes: Any) -> int:
-    """One view; 1 if `codes` was written, 0 during the warm-up and for ticks before the first event."""
+def _step(v: Any, s: Any, table: Any, codes: Any, row: int) -> int:
+    """One view; 1 if row `row` of `codes` was written, 0 during the warm-up and for ticks before the first event."""
     if s.tick == 0:
-        _warm_up(v, s)
+        warm_up(v, s)
         return 0
     if v.tick != 0 and s.started == 0:
         return 0
@@ -406,7 +345,7 @@ def _step(v: Any, s: Any, table: Any, codes: Any) -> int:
         age = (s.now - s.last) >> _TIME_UNIT_SHIFT
     _flow_features(s)
     _time_features(s, age)
-    _codes(s, table, codes)
+    _codes(s, table, codes, row)
     return 1
 
 
@@ -417,7 +356,7 @@ def _fingerprint() -> int:
     cache key: a change of a format or of the arithmetic never meets an older binary.
     """
     here, specs = Path(__file__).parent, Path(spec.__file__).parent
-    sources = [here / "state.py", here / "arith.py", specs / "formats.py", specs / "records.py"]
+    sources = [here / "state.py", here / "arith.py", here / "warmup.py", specs / "formats.py", specs / "records.py"]
     return functools.reduce(lambda crc, p: zlib.crc32(p.read_bytes(), crc), sources, 0)
 
 
@@ -425,10 +364,12 @@ def _make_loop(fingerprint: int) -> Any:
     @njit(cache=True, nogil=True)
     def loop(views: Any, state: Any, table: Any, raw: Any, codes: Any, produced: Any) -> int:
         """Every view in turn; raw is copied out where codes were produced."""
+        s = state[0]
         for i in range(len(views)):
-            if _step(views[i], state[0], table, codes[i]) != 0:
+            if _step(views[i], s, table, codes, i) != 0:
                 produced[i] = True
-                raw[i, :] = state[0].raw
+                for j in range(N_FEATURES):
+                    raw[i, j] = s.raw[j]
         return fingerprint
 
     return loop
@@ -438,7 +379,9 @@ def _make_callback(fingerprint: int) -> Any:
     def step(view: Any, state: Any, table: Any, codes: Any) -> int:
         """The C form of _step."""
         lookup = carray(table, (N_FEATURES, TABLE_SIZE))
-        return _step(carray(view, 1)[0], carray(state, 1)[0], lookup, carray(codes, N_FEATURES)) + 0 * fingerprint
+        return (
+            _step(carray(view, 1)[0], carray(state, 1)[0], lookup, carray(codes, (1, N_FEATURES)), 0) + 0 * fingerprint
+        )
 
     view_pointer, state_pointer = types.CPointer(from_dtype(VIEW)), types.CPointer(from_dtype(st.STATE))
     bytes_pointer = types.CPointer(types.int8)

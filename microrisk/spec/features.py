@@ -1,8 +1,25 @@
-"""The 32 features: order, formula, range and source. `reference/model` names in brackets are the papers of the formulas.
+"""The 32 features: order, formula, range and source. `source` names the paper of the formula.
 
-Notation. b, a = best prices in feature ticks; VB_k, VA_k = size summed to level k, in sixteenths of the feature lot;
-lg(x) = log2(1+x) in 1/16 (spec.formats.LG); _F and _L = decayed with 1.07 s and 17.2 s (formats.TAU_*);
-slg(x) = sign(x)*lg(|x|). B and A alone = bid and ask side. All results are integers in formats.FEATURE.
+Notation. b, a = best prices; VB_k, VA_k = size summed to level k; B and A alone = bid and ask side; _F and _L = decayed
+with a half-life of 1.07 s and 17.2 s (formats.TAU_*); lg(x) = log2(1+x) in 1/16 (formats.LG): the place of the leading
+one of 1+x and the four bits below it, cut; slg(x) = sign(x)*lg(|x|). All results are integers saturated to
+formats.FEATURE. What makes them exact, for every implementation:
+
+- Prices are cut to +-2^60 feed units; a difference of prices is divided by feature_tick, floor. a-b is 0..2^20 ticks,
+  and 2^20 when a side is empty. Sizes of levels are cut to 2^59 feed units, summed, divided by max(1, feature_lot/16),
+  floor, and cut to 2^32: sixteenths of feature_lot. An empty side has size 0.
+- Counters have 8 fraction bits (COUNT_FRAC) and saturate at +-2^46. lg of one with f fraction bits is
+  lg(x + 2^f - 1) - 16*f, which is log2(1 + x/2^f): 16*n keeps 4 of the 8, sizes keep all 8.
+- Decay happens when the clock crosses a multiple of 2^26 ns (_F) or 2^30 ns (_L): crossing k of them takes the magnitude
+  times round(2^16 * 2^(-(k mod 16)/16)), shifted right by 16 + k/16, floor. The clock is VIEW.now and never runs back.
+- EWMA_N keeps 16 fraction bits, moves by (x - mean)/N, floor, starts with its first value (wash: with 0), reads rounded
+  half up. The means of 26 and 27 see two-sided books only and are read before they move; these features are 0 before.
+- Order-flow imbalance: e = VB_1[b>=b'] - VB_1'[b<=b'] - VA_1[a<=a'] + VA_1'[a>=a'], ' = before; an empty side is worse
+  than every price. Mid moves are counted in half ticks (cut to 2^15) between two-sided books, squared, a quarter each.
+- The aggressor of a trade is the other side of VIEW.side; side 0 counts in no signed sum. Level 255 is far.
+- A best quote lives from one change of best price or size to the next. Ages are in 2^10 ns, floor.
+- TANH[i] = round(128*tanh(i*ln2/32)); microprice is 0 when a side is empty.
+- A staleness tick moves the clock: decay, gap and quote_age follow; everything of the book keeps its last value.
 """
 
 from __future__ import annotations
@@ -55,13 +72,13 @@ cancel_to_add|lg(16*ncancel_F)-lg(16*nadd_F)|orders|Egginton, Van Ness, Van Ness
 add_skew|lg(addB_F)-lg(addA_F)|orders|Cao et al. 2014
 cancel_skew|lg(cancelB_F)-lg(cancelA_F)|orders|Cao et al. 2014
 burst|lg(16*nmsg_F)-lg(nmsg_L)|l1|Cao et al. 2014
-gap|max(EWMA_16 lg(dt), lg(now - last message)), dt in 2^10 ns|l1|own
-quote_age|lg(now - last BBO change) - EWMA_16 lg(quote life), in 2^10 ns|l1|Hasbrouck, Saar 2013
+gap|max(EWMA_16 lg(dt), lg(now - last message)), dt between messages|l1|own
+quote_age|lg(now - last change of the best) - EWMA_16 lg(quote life), 0 before a first life|l1|Hasbrouck, Saar 2013
 variance_fast|lg(16*RV_F)|l1|Andersen et al. 2003
 variance_slow|lg(16*RV_L)|l1|Andersen et al. 2003
 depth_dev|f2 - EWMA_256(f2)|l5|Large 2007
 spread_dev|16*(a-b) - EWMA_256(16*(a-b))|l1|Large 2007
-empty_levels|16*(ticks without liquidity among the first 10 of each side)|l10|Farmer et al. 2004
+empty_levels|16*(20 - levels less than 10 ticks from the best of their side)|l10|Farmer et al. 2004
 toxicity|lg(|signed volume|_L)-lg(volume_L)|trades|Easley, Lopez de Prado, O'Hara 2012
 far_posting|lg(volume added at level >= 3, F)-lg(volume added at levels 1-2, F)|orders|Fabre, Challet 2025
 wash|16*EWMA_16 of [size = last size and sign = -last sign], in 1/16|trades|own

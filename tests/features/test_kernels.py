@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import subprocess
 import sys
@@ -10,11 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from feature_twin import twin_raws, warm_up_twin
+from feature_views import Market, market_views, wild_views
 from numpy.typing import NDArray
-
-sys.path.insert(0, str(Path(__file__).parent))
-from twin import twin_raws, warm_up_twin
-from views import Market, market_views, wild_views
 
 from microrisk.errors import UsageError
 from microrisk.features.kernels import TABLE_SIZE, kernel_address, run_views
@@ -52,7 +51,9 @@ def test_ordinary_market_equals_twin(seed: int) -> None:
     assert (codes == TABLE[np.arange(N_FEATURES), raw + 2048]).all()
 
 
-@pytest.mark.parametrize(("seed", "tick", "lot"), [(0, 5, 1), (1, 5, 1000), (2, 1, 10**17), (3, 1 << 61, 16), (4, 7, 160)])
+@pytest.mark.parametrize(
+    ("seed", "tick", "lot"), [(0, 5, 1), (1, 5, 1000), (2, 1, 10**17), (3, 1 << 61, 16), (4, 7, 160)]
+)
 def test_wild_market_equals_twin(seed: int, tick: int, lot: int) -> None:
     views = wild_views(seed, 2000)
     raw, _, produced = run_views(views, initial_state(tick, lot), TABLE)
@@ -193,7 +194,7 @@ SLOW_RUN = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import numpy as np
-from views import wild_views
+from feature_views import wild_views
 from microrisk.features.kernels import run_views
 from microrisk.features.state import initial_state
 table = np.zeros((32, 4096), np.int8)
@@ -208,8 +209,6 @@ def test_plain_python_run_is_equal_and_in_bounds() -> None:
     command = [sys.executable, "-W", "error", "-c", SLOW_RUN, str(Path(__file__).parent)]
     done = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()
-    import io
-
     stream = io.BytesIO(done.stdout)
     for state in (initial_state(5, 10), initial_state()):
         assert_same(run_views(wild_views(5, 1200), state, TABLE)[0], np.load(stream))

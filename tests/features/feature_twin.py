@@ -4,29 +4,42 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-FAST = ("ofi", "buy", "sell", "add", "cancel", "trade", "msg", "rv", "far", "near", "add+", "add-", "cancel+", "cancel-")
+FAST = (
+    "ofi",
+    "buy",
+    "sell",
+    "add",
+    "cancel",
+    "trade",
+    "msg",
+    "rv",
+    "far",
+    "near",
+    "add+",
+    "add-",
+    "cancel+",
+    "cancel-",
+)
 SLOW = ("ofi", "buy", "sell", "cancel", "trade", "msg", "rv", "signed", "volume")
 ROM = [round(65536 * 2 ** (-k / 16)) for k in range(16)]
 TANH = [round(128 * (2 ** (i / 16) - 1) / (2 ** (i / 16) + 1)) for i in range(128)]
 
 
-def lg(x: int) -> int:
-    """16 * log2(1+x), piecewise linear between powers of two, cut."""
-    exponent = (x + 1).bit_length() - 1
-    return 16 * exponent + (16 * (x + 1 - 2**exponent)) // 2**exponent
+def lg(x: int, frac: int = 0) -> int:
+    """16 * log2(1 + x/2^frac), piecewise linear between powers of two, cut to sixteenths."""
+    y = x + 2**frac
+    exponent = y.bit_length() - 1
+    return 16 * (exponent - frac) + (16 * (y - 2**exponent)) // 2**exponent
 
 
 def cut(x: int, low: int, high: int) -> int:
     return max(low, min(high, x))
-
-
-def toward_zero(x: int, bits: int) -> int:
-    return x >> bits if x >= 0 else -(-x >> bits)
 
 
 class Mean:
@@ -81,10 +94,7 @@ class Twin:
         if v["tick"] and self.quote is None:
             return None
         self.advance(int(v["now"]))
-        if v["tick"]:
-            age = (self.now - self.last) >> 10
-        else:
-            age = self.event(v)
+        age = (self.now - self.last) >> 10 if v["tick"] else self.event(v)
         return [cut(x, -2048, 2047) for x in self.features(age)]
 
     def event(self, v: Any) -> int:
@@ -165,10 +175,10 @@ class Twin:
                 self.last_trade = (int(v["trade_qty"]), sign)
 
     def features(self, age: int) -> list[int]:
-        number = {k: lg(x // 16) for k, x in self.fast.items() if x >= 0}
-        slow_number = {k: lg(x // 16) for k, x in self.slow.items() if x >= 0}
-        size = {k: lg(abs(x) // 256) for k, x in self.fast.items()}
-        slow_size = {k: lg(abs(x) // 256) for k, x in self.slow.items()}
+        number = {k: lg(x, 4) for k, x in self.fast.items() if x >= 0}
+        slow_number = {k: lg(x, 4) for k, x in self.slow.items() if x >= 0}
+        size = {k: lg(abs(x), 8) for k, x in self.fast.items()}
+        slow_size = {k: lg(abs(x), 8) for k, x in self.slow.items()}
         out = dict(self.book_raws)
         out[10] = size["ofi"] if self.fast["ofi"] > 0 else -size["ofi"]
         out[11] = slow_size["ofi"] if self.slow["ofi"] > 0 else -slow_size["ofi"]
@@ -199,20 +209,21 @@ def twin_raws(views: NDArray[np.void], tick: int, lot: int) -> tuple[NDArray[np.
 
 def warm_up_twin(views: NDArray[np.void], events: int) -> tuple[int, int, int]:
     """(tick, lot, index of the view that ends the warm-up) by sorting everything seen."""
-    steps, sizes, previous, end = [], [], None, 0
-    for end, v in enumerate(views):
+    steps, sizes, previous, last = [], [], None, 0
+    for i, v in enumerate(views):
         if v["tick"] or not v["n_bid"] or not v["n_ask"]:
             continue
         bid = [int(p) for p in v["bid_px"][: v["n_bid"]]]
         ask = [int(p) for p in v["ask_px"][: v["n_ask"]]]
-        steps += [abs(x - y) for side in (bid, ask) for x, y in zip(side, side[1:], strict=False)]
+        steps += [abs(x - y) for side in (bid, ask) for x, y in pairwise(side)]
         steps.append(abs(ask[0] - bid[0]))
         if previous:
             steps += [abs(bid[0] - previous[0]), abs(ask[0] - previous[1])]
         previous = (bid[0], ask[0])
         sizes += [int(v["bid_qty"][0]), int(v["ask_qty"][0])]
+        last = i
         if len(sizes) == 2 * events:
             break
     median = sorted(sizes)[(len(sizes) - 1) // 2]
     lot = min((10**d for d in range(19)), key=lambda p: abs(math.log10(p) - math.log10(max(median, 1))))
-    return min((x for x in steps if x > 0), default=1), lot, end
+    return min((x for x in steps if x > 0), default=1), lot, last
