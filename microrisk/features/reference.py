@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microrisk.errors import UsageError
-from microrisk.features.state import SPREAD_MAX
+from microrisk.features.state import MOVE_MAX, SPREAD_MAX
 from microrisk.spec.formats import FEATURE, FEATURE_LOT_PARTS, TAU_FAST_SHIFT, TAU_SLOW_SHIFT
 from microrisk.spec.records import DEPTH, N_FEATURES, VIEW
 
@@ -292,7 +292,7 @@ class Watcher:
 
     def _mid(self, mid: float) -> None:
         if self.mid is not None:
-            self._count("variance", (mid - self.mid) ** 2)
+            self._count("variance", min(abs(mid - self.mid), MOVE_MAX / 2) ** 2)
         self.mid = mid
 
     def _messages(self, v: Any, first: bool) -> None:

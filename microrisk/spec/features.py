@@ -9,9 +9,10 @@ formats.FEATURE. What makes them exact, for every implementation:
   and 2^20 when a side is empty. Sizes of levels are cut to 2^59 feed units, summed, divided by max(1, feature_lot/16),
   floor, and cut to 2^32: sixteenths of feature_lot. An empty side has size 0.
 - Counters have 8 fraction bits (COUNT_FRAC) and saturate at +-2^46. lg of one with f fraction bits is
-  lg(x + 2^f - 1) - 16*f, which is log2(1 + x/2^f): 16*n keeps 4 of the 8, sizes keep all 8.
-- Decay happens when the clock crosses a multiple of 2^26 ns (_F) or 2^30 ns (_L): crossing k of them takes the magnitude
-  times round(2^16 * 2^(-(k mod 16)/16)), shifted right by 16 + k/16, floor. The clock is VIEW.now and never runs back.
+  lg(x + 2^f - 1) - 16*f, which is log2(1 + x/2^f): 16*n is the integer of n read with 4 fraction bits.
+- Decay happens when the clock crosses a multiple of 2^26 ns (_F) or 2^30 ns (_L): crossing k of them takes the
+  magnitude times round(2^16 * 2^(-(k mod 16)/16)), shifted right by 16 + k/16, floor. The clock is VIEW.now, but never
+  runs back.
 - EWMA_N keeps 16 fraction bits, moves by (x - mean)/N, floor, starts with its first value (wash: with 0), reads rounded
   half up. The means of 26 and 27 see two-sided books only and are read before they move; these features are 0 before.
 - Order-flow imbalance: e = VB_1[b>=b'] - VB_1'[b<=b'] - VA_1[a<=a'] + VA_1'[a>=a'], ' = before; an empty side is worse
@@ -83,6 +84,7 @@ toxicity|lg(|signed volume|_L)-lg(volume_L)|trades|Easley, Lopez de Prado, O'Har
 far_posting|lg(volume added at level >= 3, F)-lg(volume added at levels 1-2, F)|orders|Fabre, Challet 2025
 wash|16*EWMA_16 of [size = last size and sign = -last sign], in 1/16|trades|own
 """
+
 
 def _parse(line: str) -> tuple[str, str, frozenset[str], str]:
     """`name|formula|needs|source`; a formula may itself hold bars (absolute value)."""
