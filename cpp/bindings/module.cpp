@@ -85,8 +85,7 @@ Bytes bytes_of(const py::bytes& b) {
 
 const std::int8_t* table_of(const py::array& table) {
   if (!py::isinstance<py::array_t<std::int8_t>>(table) || !(table.flags() & py::array::c_style) || table.ndim() != 2 ||
-      table.shape(0) != static_cast<py::ssize_t>(N_FEATURES) ||
-      static_cast<std::size_t>(table.size()) != TABLE_BYTES) {
+      table.shape(0) != static_cast<py::ssize_t>(N_FEATURES) || static_cast<std::size_t>(table.size()) != TABLE_BYTES) {
     throw py::value_error("table must be a contiguous int8 array of shape (" + std::to_string(N_FEATURES) + ", " +
                           std::to_string(TABLE_BYTES / N_FEATURES) + ")");
   }
@@ -122,8 +121,8 @@ const T* tensor(const py::dict& tensors, const std::string& name, const std::vec
     }
   }
   if (!fits) {
-    raise("WeightFileError", "tensor " + name + " must be " + std::string(py::str(py::dtype::of<T>())) + " of shape " +
-                                 shape_text(shape));
+    raise("WeightFileError",
+          "tensor " + name + " must be " + std::string(py::str(py::dtype::of<T>())) + " of shape " + shape_text(shape));
   }
   return static_cast<const T*>(held.back().data());
 }
@@ -205,7 +204,8 @@ py::dict symbols(const ItchDecoder& decoder) {
 py::dict counts(const ItchDecoder& decoder) {
   py::dict out;
   for (std::size_t code = 0; code < 256; ++code) {
-    if (const std::uint64_t n = decoder.counts()[code]; n > 0) out[py::str(std::string(1, static_cast<char>(code)))] = n;
+    if (const std::uint64_t n = decoder.counts()[code]; n > 0)
+      out[py::str(std::string(1, static_cast<char>(code)))] = n;
   }
   return out;
 }

@@ -35,7 +35,8 @@ void BookStore::quantity_changed(Book& book, const Level& level) const noexcept 
   if (book.tracked) {
     const std::size_t n = ask ? book.view.n_ask : book.view.n_bid;
     const std::int64_t* pxs = ask ? book.view.ask_px : book.view.bid_px;
-    if (n > 0 && level.key >= to_key(ask, pxs[n - 1])) TopLevels(book.view).changed(ask, to_px(ask, level.key), level.qty);
+    if (n > 0 && level.key >= to_key(ask, pxs[n - 1]))
+      TopLevels(book.view).changed(ask, to_px(ask, level.key), level.qty);
   }
   if (book.watch_depth > 0 && !book.deep_change) {
     const Ladder& ladder = book.side[ask];

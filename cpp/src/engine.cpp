@@ -8,8 +8,12 @@ namespace {
 
 constexpr std::uint8_t NO_LEVEL = 255;
 
-bool has(const Event& e, std::uint8_t bit) noexcept { return (e.flags & bit) != 0; }
-bool is_news(const Event& e) noexcept { return has(e, flag::LAST) && !has(e, flag::SNAPSHOT); }
+bool has(const Event& e, std::uint8_t bit) noexcept {
+  return (e.flags & bit) != 0;
+}
+bool is_news(const Event& e) noexcept {
+  return has(e, flag::LAST) && !has(e, flag::SNAPSHOT);
+}
 
 // Sums of hostile quantities wrap instead of being undefined.
 void wrap_add(std::int64_t& sum, std::int64_t x) noexcept {
@@ -28,7 +32,9 @@ void note(Instrument& in, const Event& e, Kind kind, std::int8_t side, std::int6
   p.posted = kind == Kind::ADD;
 }
 
-std::int8_t side_of(bool ask) noexcept { return ask ? side::ASK : side::BID; }
+std::int8_t side_of(bool ask) noexcept {
+  return ask ? side::ASK : side::BID;
+}
 
 // 0-based level of a price among the visible ones.
 std::uint8_t level_of(const View& v, std::int8_t side, std::int64_t px) noexcept {
@@ -174,7 +180,9 @@ void Engine::tally(Integrity kind, std::uint64_t n, Instrument* in, const Findin
   if (marks_suspect(kind)) in->suspect = true;
 }
 
-void Engine::report(Integrity kind, Instrument& in, const Event& e) { tally(kind, 1, &in, finding_of(kind, e)); }
+void Engine::report(Integrity kind, Instrument& in, const Event& e) {
+  tally(kind, 1, &in, finding_of(kind, e));
+}
 
 void Engine::count(Integrity kind, std::uint64_t n, std::uint32_t instrument) {
   if (n == 0) return;
@@ -305,9 +313,7 @@ void Engine::dispatch(Instrument& in, const Event& e) {
     case Action::REDUCE: return reduce(in, e);
     case Action::DELETE: return remove(in, e);
     case Action::REPLACE: return replace(in, e);
-    case Action::CLEAR:
-      clear(in);
-      return applied(in, e);
+    case Action::CLEAR: clear(in); return applied(in, e);
     case Action::TRADE: return trade(in, e);
     case Action::STATE: return set_state(in, e);
     case Action::FILL:

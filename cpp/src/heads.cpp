@@ -19,7 +19,8 @@ std::string place(std::size_t layer, std::size_t row) {
 void check_row(std::size_t layer, std::size_t row, const LayerWeights& w) {
   const std::size_t in = LAYERS[layer].in;
   const int shift = w.shift[row];
-  if (shift > SHIFT_MAX) throw std::invalid_argument(place(layer, row) + ": shift " + std::to_string(shift) + " is above 15");
+  if (shift > SHIFT_MAX)
+    throw std::invalid_argument(place(layer, row) + ": shift " + std::to_string(shift) + " is above 15");
   std::int64_t worst = std::abs(static_cast<std::int64_t>(w.bias[row])) + (shift > 0 ? 1LL << (shift - 1) : 0);
   for (std::size_t i = 0; i < in; ++i) worst += 128 * std::abs(static_cast<std::int64_t>(w.weight[row * in + i]));
   if (worst >= ACC_LIMIT) {
@@ -80,24 +81,24 @@ void score_plain(const PackedWeights& w, const std::int8_t* codes, std::int32_t*
     top = std::max<std::int32_t>(top, std::abs(x[i]));
   }
   heads[0] = top;
-  dense(w, 0, x, a);
+  dense(w, MAHA_0, x, a);
   heads[1] = squares(a, N_FEATURES);
-  dense(w, 1, x, a);
-  dense(w, 2, a, b);
-  dense(w, 3, b, latent);
-  dense(w, 4, latent, a);
-  dense(w, 5, a, b);
-  dense(w, 6, b, a);
-  std::int32_t sum = squares(latent, LAYERS[3].out) << w.latent_exp;
+  dense(w, ENCODER_0, x, a);
+  dense(w, ENCODER_1, a, b);
+  dense(w, ENCODER_2, b, latent);
+  dense(w, DECODER_0, latent, a);
+  dense(w, DECODER_1, a, b);
+  dense(w, DECODER_2, b, a);
+  std::int32_t sum = squares(latent, LAYERS[ENCODER_2].out) << w.latent_exp;
   for (std::size_t i = 0; i < N_FEATURES; ++i) {
     const std::int32_t r = (x[i] - a[i]) & w.keep[i];
     sum += (r * r) << w.residual_exp[i];
   }
   heads[2] = sum;
-  dense(w, 7, x, a);
-  dense(w, 8, a, b);
+  dense(w, EXPOSURE_0, x, a);
+  dense(w, EXPOSURE_1, a, b);
   std::int32_t acc[WIDTH];
-  accumulate(w, 9, b, acc);
+  accumulate(w, EXPOSURE_2, b, acc);
   heads[3] = acc[0];
 }
 
@@ -109,7 +110,9 @@ bool has_vectors() noexcept {
 #endif
 }
 
-void Heads::AlignedFree::operator()(void* p) const noexcept { std::free(p); }
+void Heads::AlignedFree::operator()(void* p) const noexcept {
+  std::free(p);
+}
 
 void Heads::use_vectors(bool on) noexcept {
   kernel_ = score_plain;
@@ -159,7 +162,7 @@ Heads::Heads(const std::array<LayerWeights, N_LAYERS>& layers, const std::uint8_
     bias += groups_of(LAYERS[n]) * LANES;
     shift += groups_of(LAYERS[n]) * LANES;
   }
-  check_squares(residual_exp, latent_exp, LAYERS[3].out);
+  check_squares(residual_exp, latent_exp, LAYERS[ENCODER_2].out);
   for (std::size_t i = 0; i < N_FEATURES; ++i) {
     packed_.residual_exp[i] = residual_exp[i];
     packed_.keep[i] = (mask >> i & 1U) != 0 ? std::int16_t{-1} : std::int16_t{0};

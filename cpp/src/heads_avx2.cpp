@@ -15,7 +15,9 @@ namespace microrisk {
 
 namespace {
 
-MICRORISK_AVX2_INLINE __m256i load(const void* p) { return _mm256_load_si256(static_cast<const __m256i*>(p)); }
+MICRORISK_AVX2_INLINE __m256i load(const void* p) {
+  return _mm256_load_si256(static_cast<const __m256i*>(p));
+}
 
 // 16-bit activations of up to 32 neurons.
 struct alignas(32) Act {
@@ -45,12 +47,10 @@ MICRORISK_AVX2_INLINE void accumulate(const PackedWeights& w, const std::int16_t
   }
 }
 
-// Shift, cut to the code's range, and pack to 16 bits.
+// Shift, cut to the code's range, and pack to 16 bits. `acc` has room for an even number of groups.
 template <std::size_t LAYER>
-MICRORISK_AVX2_INLINE void dense(const PackedWeights& w, const std::int16_t* in, std::int16_t* out) {
+MICRORISK_AVX2_INLINE void activate(const PackedWeights& w, __m256i* acc, std::int16_t* out) {
   constexpr std::size_t GROUPS = groups_of(LAYERS[LAYER]);
-  __m256i acc[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
-  accumulate<LAYER>(w, in, acc);
   const __m256i low = _mm256_set1_epi32(LAYERS[LAYER].activation == Activation::relu ? 0 : CODE_LOW);
   const __m256i high = _mm256_set1_epi32(CODE_HIGH);
 #pragma GCC unroll 4
@@ -58,12 +58,20 @@ MICRORISK_AVX2_INLINE void dense(const PackedWeights& w, const std::int16_t* in,
     const __m256i shifted = _mm256_srav_epi32(acc[g], load(w.shift[LAYER] + g * LANES));
     acc[g] = _mm256_min_epi32(_mm256_max_epi32(shifted, low), high);
   }
+  if constexpr (GROUPS % 2 != 0) acc[GROUPS] = _mm256_setzero_si256();
 #pragma GCC unroll 2
   for (std::size_t g = 0; g < GROUPS; g += 2) {
     // the pack works within 128-bit halves: put the quarters back in order
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi32(acc[g], acc[g + 1]), 0xD8);
     _mm256_store_si256(reinterpret_cast<__m256i*>(out + g * LANES), packed);
   }
+}
+
+template <std::size_t LAYER>
+MICRORISK_AVX2_INLINE void dense(const PackedWeights& w, const Act& in, Act& out) {
+  __m256i acc[4];
+  accumulate<LAYER>(w, in.v, acc);
+  activate<LAYER>(w, acc, out.v);
 }
 
 MICRORISK_AVX2_INLINE std::int32_t sum(__m256i v) {
@@ -95,43 +103,41 @@ MICRORISK_AVX2_INLINE __m256i residuals(const PackedWeights& w, const Act& x, co
   return _mm256_sllv_epi32(_mm256_mullo_epi32(r, r), load(w.residual_exp + at));
 }
 
-MICRORISK_AVX2_INLINE std::int32_t vae(const PackedWeights& w, const Act& x) {
-  Act a, b, latent;
-  dense<1>(w, x.v, a.v);
-  dense<2>(w, a.v, b.v);
-  dense<3>(w, b.v, latent.v);
-  dense<4>(w, latent.v, a.v);
-  dense<5>(w, a.v, b.v);
-  dense<6>(w, b.v, a.v);
-  __m256i total = residuals(w, x, a, 0);
-  for (std::size_t at = LANES; at < N_FEATURES; at += LANES) total = _mm256_add_epi32(total, residuals(w, x, a, at));
-  const __m256i mu = load(latent.v);  // lanes from 6 on are zero
+// Weighted squares of what the decoder left over, and of the latent values.
+MICRORISK_AVX2_INLINE std::int32_t surprise(const PackedWeights& w, const Act& x, const Act& recon, const Act& latent) {
+  __m256i total = residuals(w, x, recon, 0);
+#pragma GCC unroll 3
+  for (std::size_t at = LANES; at < N_FEATURES; at += LANES)
+    total = _mm256_add_epi32(total, residuals(w, x, recon, at));
+  const __m256i mu = load(latent.v);  // lanes behind the last latent are zero
   const __m256i mu2 = _mm256_sll_epi32(_mm256_madd_epi16(mu, mu), _mm_cvtsi32_si128(w.latent_exp));
   return sum(_mm256_add_epi32(total, mu2));
-}
-
-MICRORISK_AVX2_INLINE std::int32_t exposure(const PackedWeights& w, const Act& x) {
-  Act a, b;
-  dense<7>(w, x.v, a.v);
-  dense<8>(w, a.v, b.v);
-  __m256i acc[1];
-  accumulate<9>(w, b.v, acc);
-  return _mm256_cvtsi256_si32(acc[0]);
 }
 
 }  // namespace
 
 MICRORISK_AVX2 void score_avx2(const PackedWeights& w, const std::int8_t* codes, std::int32_t* heads) noexcept {
-  Act x, white;
+  Act x, white, a, b, latent, e, f;
   const auto* raw = reinterpret_cast<const __m128i*>(codes);
   const __m256i low = _mm256_cvtepi8_epi16(_mm_loadu_si128(raw)), high = _mm256_cvtepi8_epi16(_mm_loadu_si128(raw + 1));
   _mm256_store_si256(reinterpret_cast<__m256i*>(x.v), low);
   _mm256_store_si256(reinterpret_cast<__m256i*>(x.v + 16), high);
   heads[0] = largest(low, high);
-  dense<0>(w, x.v, white.v);
+  // The layers of the autoencoder wait for each other; those of the other heads are put between them to fill the gaps.
+  dense<ENCODER_0>(w, x, a);
+  dense<EXPOSURE_0>(w, x, e);
+  dense<ENCODER_1>(w, a, b);
+  dense<EXPOSURE_1>(w, e, f);
+  dense<ENCODER_2>(w, b, latent);
+  dense<MAHA_0>(w, x, white);
+  dense<DECODER_0>(w, latent, a);
+  __m256i exposure[1];
+  accumulate<EXPOSURE_2>(w, f.v, exposure);
+  dense<DECODER_1>(w, a, b);
   heads[1] = sum(squares(white));
-  heads[2] = vae(w, x);
-  heads[3] = exposure(w, x);
+  dense<DECODER_2>(w, b, a);
+  heads[2] = surprise(w, x, a, latent);
+  heads[3] = _mm256_cvtsi256_si32(exposure[0]);
 }
 
 }  // namespace microrisk

@@ -71,7 +71,7 @@ def test_heads_equal_the_definition(vectors: bool, seed: int, kind: dict[str, An
     rng = np.random.default_rng(seed)
     t, codes = tensors(rng, **kind), codes_of(rng)
     if kind.get("bias", 0) > 4000:  # leave room for the products
-        for name, (rows, cols, _) in LAYERS.items():
+        for name in LAYERS:
             room = 2**23 - 2**14 - 1 - 128 * np.abs(t[f"{name}.weight"].astype(np.int64)).sum(axis=1)
             t[f"{name}.bias"] = np.clip(t[f"{name}.bias"], -room, room).astype(np.int32)
     heads = Heads(t)
@@ -140,4 +140,4 @@ def test_batch_shapes() -> None:
     with pytest.raises(ValueError, match=r"\(n, 32\)"):
         heads.score(np.zeros((4, 31), np.int8))
     with pytest.raises(ValueError, match="int8"):
-        heads.score(np.zeros((4, N), np.int16))  # type: ignore[arg-type]
+        heads.score(np.zeros((4, N), np.int16))

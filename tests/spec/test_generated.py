@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 
 from microrisk.core import ABI_HASH, ALL_INSTRUMENTS, check_abi
@@ -28,12 +29,16 @@ def test_other_records_are_refused_with_what_to_do() -> None:
         check_abi("0123456789abcdef", abi_hash())
 
 
+def _offset(dtype: np.dtype[np.void], field: str) -> int:
+    assert dtype.fields is not None
+    return int(dtype.fields[field][1])
+
+
 def test_every_offset_is_asserted() -> None:
     text = emit_cpp.header()
     for name, dtype in RECORDS.items():
         assert f"static_assert(sizeof({name}) == {dtype.itemsize});" in text
         for field in dtype.names or ():
-            offset = (dtype.fields or {})[field][1]
             assert f"static_assert(offsetof({name}, {field}) == {offset});" in text
 
 

@@ -52,8 +52,12 @@ struct Rung {
   std::uint32_t unused;
 };
 
-constexpr std::int64_t to_key(bool ask, std::int64_t px) noexcept { return ask ? ~px : px; }
-constexpr std::int64_t to_px(bool ask, std::int64_t key) noexcept { return ask ? ~key : key; }
+constexpr std::int64_t to_key(bool ask, std::int64_t px) noexcept {
+  return ask ? ~px : px;
+}
+constexpr std::int64_t to_px(bool ask, std::int64_t key) noexcept {
+  return ask ? ~key : key;
+}
 
 // One side: rungs in rising order of key, best last.
 class Ladder {

@@ -67,8 +67,8 @@ struct Instrument {
   Pending pending;
   Bbo last_bbo{};
   TradingState state = TradingState::UNKNOWN;
-  bool has_book = false;      // had a book-changing event
-  bool changed = false;       // since the last completed event
+  bool has_book = false;  // had a book-changing event
+  bool changed = false;   // since the last completed event
   bool in_snapshot = false;
   bool suspect = false;
   std::uint32_t ticks_left = 0;

@@ -24,8 +24,29 @@ struct LayerWeights {
 
 inline constexpr std::size_t N_LAYERS = std::size(LAYERS);
 inline constexpr std::size_t LANES = 8;
-constexpr std::size_t groups_of(const LayerShape& s) { return (s.out + LANES - 1) / LANES; }
-constexpr std::size_t pairs_of(const LayerShape& s) { return (s.in + 1) / 2; }
+// Places in LAYERS.
+enum LayerIndex : std::size_t {
+  MAHA_0,
+  ENCODER_0,
+  ENCODER_1,
+  ENCODER_2,
+  DECODER_0,
+  DECODER_1,
+  DECODER_2,
+  EXPOSURE_0,
+  EXPOSURE_1,
+  EXPOSURE_2
+};
+static_assert(N_LAYERS == EXPOSURE_2 + 1 && LAYERS[EXPOSURE_2].activation == Activation::acc);
+static_assert(LAYERS[MAHA_0].out == N_FEATURES && LAYERS[DECODER_2].out == N_FEATURES);
+static_assert(LAYERS[ENCODER_2].out == LAYERS[DECODER_0].in && LAYERS[ENCODER_2].out <= LANES);
+
+constexpr std::size_t groups_of(const LayerShape& s) {
+  return (s.out + LANES - 1) / LANES;
+}
+constexpr std::size_t pairs_of(const LayerShape& s) {
+  return (s.in + 1) / 2;
+}
 
 struct alignas(32) PackedWeights {
   std::array<const std::int16_t*, N_LAYERS> weight;  // [group][pair][8 outputs][2]
