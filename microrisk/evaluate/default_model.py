@@ -19,9 +19,10 @@ from cyclopts import App, Parameter
 from numpy.typing import NDArray
 
 from microrisk.errors import UsageError
+from microrisk.evaluate.recovery import eventful
 from microrisk.evaluate.sessions import run
 from microrisk.features.normalise import Table, expand, fit_table
-from microrisk.market.simulator import Session, simulate
+from microrisk.market.simulator import simulate
 from microrisk.model.calibrate import calibrate
 from microrisk.pipeline.fitting import digest, exposure_rows, fit_networks, scored
 from microrisk.pipeline.gather import Raw, codes_of, gather
@@ -89,7 +90,7 @@ def make_default(
     real = None if data is None else first_half(Path(data))
     table = generic_table(raw, real)
     say(f"{len(seeds.exposure)} sessions with episodes")
-    exposed = exposure_rows([_planted(s, minutes) for s in seeds.exposure], expand(table))
+    exposed = exposure_rows([eventful(s, minutes * 60) for s in seeds.exposure], expand(table))
     say("training")
     weights, metrics = fit_networks(
         training_codes(raw, real, expand(table)), exposed, table, masks=tuple(MASKS.values()), seed=1, **settings
@@ -109,10 +110,6 @@ def make_default(
         weights = weights.with_card(metrics={**metrics, "harness": _graded(weights, minutes)})
     weights.save(out)
     return weights
-
-
-def _planted(seed: int, minutes: float) -> Session:
-    return simulate(seed, minutes * 60, episodes="random")
 
 
 def first_half(data: Path) -> Raw:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -104,9 +104,12 @@ def demo(
 
 
 def planted(seed: int, seconds: float) -> Session:
-    """The demo's market."""
+    """The demo's market; its gaps are a venue that falls silent and then sends everything late.
+
+    Lost messages would leave a wrong book to the end of the recording, since nobody sends a snapshot here.
+    """
     plans = random_plans(seed, seconds, PER_KIND, 30.0, first_s=60.0)
-    return simulate(seed, seconds, episodes=plans)
+    return simulate(seed, seconds, episodes=[replace(p, hard=True) if p.kind == "gap" else p for p in plans])
 
 
 def _score(capture: Path, weights: Weights, out: Path) -> _Run:

@@ -10,6 +10,7 @@ from microrisk.errors import UsageError
 from microrisk.evaluate.baselines import rivals
 from microrisk.evaluate.detectors import Column, Detector, Union
 from microrisk.evaluate.harness import evaluate
+from microrisk.evaluate.recovery import eventful
 from microrisk.evaluate.result import Result
 from microrisk.evaluate.split import EpisodeLike, Split, Track
 from microrisk.market.simulator import Session, simulate
@@ -80,8 +81,7 @@ def simulated_split(weights: Weights, *, sessions: int, minutes: float, seed: in
         for i in range(min(sessions, TRAIN_SESSIONS) if part == "train" else sessions):
             say(f"{part} session {i + 1}: simulating and scoring {minutes:g} minutes")
             number = base + k * third + i
-            clean = part != "test"
-            session = simulate(number, minutes * 60, episodes=None if clean else "random")
+            session = eventful(number, minutes * 60) if part == "test" else simulate(number, minutes * 60)
             found += session_tracks(session, weights, f"{part}-{session.seed}")
     return Split(parts["train"] + _taught(weights), parts["calibration"], parts["test"])
 

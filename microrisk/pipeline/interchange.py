@@ -15,6 +15,7 @@ from microrisk.feed.base import midnight_ns
 from microrisk.feed.encode import ItchEncoder
 from microrisk.feed.scale import Scale, choose_scale
 from microrisk.pipeline.catalog import Catalog, bbo_rows, event_rows, trade_rows
+from microrisk.pipeline.lobster_out import write_lobster
 from microrisk.pipeline.sink import replacing
 from microrisk.pipeline.spine import Described, Inputs, Outcome, Progress, Source, Spine
 from microrisk.pipeline.tables import Names
@@ -42,7 +43,7 @@ def convert(
     The books are rebuilt on the way, so `integrity` is that of a replay. Raises UsageError for an unknown target,
     EncodeError for an event that the target cannot hold, else as in `replay`.
     """
-    writers = {"itch50": _to_itch, "parquet": _to_parquet}
+    writers = {"itch50": _to_itch, "lobster": _to_lobster, "parquet": _to_parquet}
     if to not in writers:
         raise UsageError(f"cannot convert to {to!r}; known are {', '.join(writers)}")
     source = Source.of(inputs, **options)
@@ -105,3 +106,19 @@ def _to_parquet(source: Source, out: Path, progress: Progress | None) -> Convert
         catalog.add("events", event_rows(events, names))
     catalog.close()
     return ConvertResult(**spine.outcome(), files=catalog.files)
+
+
+def _to_lobster(source: Source, out: Path, progress: Progress | None) -> ConvertResult:
+    """A LOBSTER source is carried over byte for byte; any other L3 source gets message and orderbook files."""
+    from microrisk.feed.lobster import LobsterFeed, export
+
+    spine = Spine(source)
+    for _ in spine.chunks(progress):
+        pass
+    out.mkdir(parents=True, exist_ok=True)
+    feed = source.open()
+    if isinstance(feed, LobsterFeed):
+        files = {str(path): path.stat().st_size for path in export(feed, out)}
+    else:
+        files = write_lobster(feed, out)
+    return ConvertResult(**spine.outcome(), files=files)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from microrisk.feed.base import CHUNK_EVENTS, Instrument
 from microrisk.spec.features import ALL_MASK
-from microrisk.spec.venues import VENUES
 
 if TYPE_CHECKING:
     from microrisk.feed.base import Feed
@@ -87,11 +86,7 @@ class _MemoryFeed:
 
 def simulated(session: Session) -> Recorded:
     """A simulated session."""
-    known = {}
-    for index, s in session.instruments.items():
-        venue = VENUES[s.venue]
-        known[index] = Instrument(s.id, s.venue, s.symbol, venue.px_exp, venue.qty_exp, s.tick, s.lot)
-    return Recorded(session.events, known)
+    return Recorded(session.events, session.instruments)
 
 
 def recorded(feed: Feed, events: NDArray[Any] | None = None) -> Recorded:

@@ -31,6 +31,9 @@ SHOWN_FINDINGS = 20
 NANO_MAX = (1 << 63) - 1
 RANGE_SUSPECT = NANO_MAX // 10**PX_NANO
 """Below this no price in any unit leaves Int64 1e-9: the usual chunk is not looked at closer."""
+UNTOLD = [int(k) for k in (Integrity.px_range, Integrity.checksum_ok, Integrity.unknown_level, Integrity.never_rested,
+                           Integrity.skipped, Integrity.beyond_depth)]  # fmt: skip
+"""Counted, and not listed: normal at their venues, or (px_range) listed by the tap."""
 POSTING = [int(a) for a in (Action.ADD, Action.MODIFY, Action.REPLACE)]
 
 
@@ -189,7 +192,7 @@ class Spine:
         """The first findings with place and numbers; prices and sizes as decimal strings."""
         rows = self.engine.findings()
         # the engine's own entry of a px_range knows no order; the tap saw which
-        told = [(Integrity(int(row["kind"])), row) for row in rows[rows["kind"] != Integrity.px_range][:most]]
+        told = [(Integrity(int(row["kind"])), row) for row in rows[~np.isin(rows["kind"], UNTOLD)][:most]]
         told += [(Integrity.px_range, event) for event in self._tap.out_of_range]
         known = self.feed.instruments()
         return [_finding(kind, row, known.get(int(row["instrument"])), self.feed) for kind, row in told[:most]]
@@ -247,14 +250,17 @@ class _Tap:
 
 
 class Described:
-    """Live view of what the feed knows about its instruments: names are often learnt on the way."""
+    """What the feed knows about its instruments, asked again only for numbers that it had not named before."""
 
     def __init__(self, feed: Feed) -> None:
         self._feed = feed
+        self._seen: dict[int, Instrument] = {}
 
     def get(self, index: int) -> Instrument | None:
         """The instrument, None while the feed has not named it."""
-        return self._feed.instruments().get(index)
+        if index not in self._seen:
+            self._seen = self._feed.instruments()
+        return self._seen.get(index)
 
 
 def _first(feed: Feed) -> str | None:
