@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,10 @@ from numpy.typing import NDArray
 
 from microrisk.errors import UsageError
 from microrisk.market.episodes import Episode, Plan, compile_plan
+from microrisk.market.ladder import Ladder
 from microrisk.market.plan import P_END
-from microrisk.spec.records import Flag
-from microrisk.spec.units import NULL_TS
+from microrisk.spec.records import EVENT, Action, Flag
+from microrisk.spec.units import NS_PER_S, NULL_TS
 
 Events = NDArray[np.void]
 Mask = NDArray[np.bool_]
@@ -37,13 +39,18 @@ def _whole(events: Events, hit: Mask) -> Mask:
     return out
 
 
-def lose_time(events: Events, plans: list[Plan], origin: int, seed: int) -> tuple[Events, Events, list[Episode]]:
+def lose_time(
+    events: Events, plans: Sequence[Plan], origin: int, seed: int, resync_s: float | None = None
+) -> tuple[Events, Events, list[Episode]]:
     """Apply every plan of kind gap: what the venue sent (late parts stamped late), what arrives, and the labels.
 
     origin: ns UTC that Plan.start_ns counts from; seq stays with its event, so that what is missing leaves a hole.
+    resync_s: that long after a loss the receiver gets an image of the book (CLEAR and ADD events, SNAPSHOT, with the
+    seq they are current to); None leaves it with what it has.
     """
     lost: Mask = np.zeros(len(events), bool)
     sent, field, labels = events, clock_field(events), []
+    wanted: list[tuple[int, int]] = []
     for plan in sorted(plans, key=lambda q: (not q.hard, q.start_ns)):
         row, named = compile_plan(plan, seed)
         begin, end = origin + plan.start_ns, origin + int(row[P_END])
@@ -55,9 +62,46 @@ def lose_time(events: Events, plans: list[Plan], origin: int, seed: int) -> tupl
             sent = _late(sent, hit, end, field)
         else:
             lost |= hit
+            if resync_s is not None:
+                until = end + int(resync_s * NS_PER_S)
+                wanted += [(until, int(index)) for index in np.unique(sent["instrument"][hit])]
         params = {**named, "events": float(hit.sum())}
         labels.append(Episode("gap", begin, end, plan.strength, plan.instrument, params))
-    return sent, sent[~lost] if lost.any() else sent, labels
+    if not lost.any():
+        return sent, sent, labels
+    places, parts = [np.flatnonzero(~lost)], [sent[~lost]]
+    for until, index in wanted:
+        at = int(np.searchsorted(sent[field], until))
+        parts.append(_image(sent, at, until, index, field))
+        places.append(np.full(len(parts[-1]), at))
+    # an image comes before the event at its place
+    order = np.lexsort(
+        (np.concatenate([np.full(len(p), k == 0) for k, p in enumerate(places)]), np.concatenate(places))
+    )
+    return sent, np.concatenate(parts)[order], labels
+
+
+def _image(sent: Events, at: int, until: int, index: int, field: str) -> Events:
+    """The book of an instrument before the event at place `at`, as events at `until`; empty behind the last event."""
+    mine = np.flatnonzero(sent["instrument"] == index)
+    before = mine[mine < at]
+    if at >= len(sent) or len(before) == 0:
+        return np.zeros(0, EVENT)
+    ladder = Ladder()
+    columns = ("action", "order_id", "ref", "side", "px", "qty", "flags")
+    for row in zip(*(sent[name][before].tolist() for name in columns), strict=True):
+        ladder.apply(*row)
+    out = np.zeros(len(ladder.orders) + 1, EVENT)
+    for name in ("seq", "feed"):
+        out[name] = sent[name][at - 1]
+    out["ts_event"], out["ts_recv"], out["instrument"] = sent["ts_event"][at - 1], sent["ts_recv"][at - 1], index
+    out[field] = until
+    out["action"], out["flags"] = int(Action.ADD), int(Flag.SNAPSHOT)
+    out["order_id"][1:] = np.array(list(ladder.orders), np.uint64)
+    for k, name in enumerate(("side", "px", "qty")):
+        out[name][1:] = [order[k] for order in ladder.orders.values()]
+    out["action"][0], out["flags"][-1] = int(Action.CLEAR), int(Flag.SNAPSHOT | Flag.LAST)
+    return out
 
 
 def _late(events: Events, hit: Mask, end: int, field: str) -> Events:

@@ -44,7 +44,8 @@ class Session:
 
     Attributes
     ----------
-    events : EVENT[n] in feed order; every event LAST; seq counts from 1 over what the venue sent: a gap leaves a hole
+    events : EVENT[n] in feed order; every event LAST; seq counts from 1 over what the venue sent: a gap leaves a
+        hole, a book image after it repeats the seq that it is current to
     episodes : labels by start
     instruments : by index, 1..N
     sent : messages of the venue, the lost ones too; the next seq would be sent + 1
@@ -68,12 +69,14 @@ def simulate(
     start_ns: int = START_NS,
     news_per_hour: float = NEWS_PER_HOUR,
     halts_per_hour: float = HALTS_PER_HOUR,
+    resync_s: float | None = 1.0,
 ) -> Session:
     """Run a session of `seconds` with `instruments` books.
 
     episodes: plans (times after the start), "random" (each instrument gets one of each kind for every 900 s, in a
-    short session as many kinds as fit), or None for a clean one. Raises UsageError for plans that overlap, begin after the
-    end, or name no instrument.
+    short session as many kinds as fit), or None for a clean one. resync_s: after a feed gap the receiver gets a book
+    image that late (SNAPSHOT events, not part of the ITCH bytes), or never. Raises UsageError for plans that overlap,
+    begin after the end, or name no instrument.
     """
     if seconds < 2.0 or not 1 <= instruments <= 60000:
         raise UsageError(f"{seconds} s with {instruments} instruments: at least 2 s and one instrument are needed")
@@ -87,7 +90,7 @@ def simulate(
     events = np.concatenate(parts)
     events = events[np.argsort(events["ts_event"], kind="stable")]
     events["seq"] = np.arange(1, len(events) + 1, dtype=np.uint64)
-    sent, events, lost = lose_time(events, [q for q in plans if q.kind == "gap"], start_ns, seed)
+    sent, events, lost = lose_time(events, [q for q in plans if q.kind == "gap"], start_ns, seed, resync_s)
     labels = sorted([*labels, *lost], key=lambda e: (e.start_ns, e.instrument))
     names = {i: replace(instrument(f"SIM{i}", VENUE), tick=TICK, lot=LOT) for i in range(1, instruments + 1)}
     return Session(events, labels, names, seed, seconds, start_ns, len(sent))

@@ -16,6 +16,7 @@ from microrisk.feed.encode import ItchEncoder, encode_message, frame
 from microrisk.feed.mold import packetize, timed_messages, write_capture
 from microrisk.market.episodes import write_episodes
 from microrisk.market.simulator import Session
+from microrisk.spec.records import Flag
 from microrisk.spec.units import NS_PER_S
 
 OPENING, CLOSING = "OS", "EC"
@@ -32,13 +33,19 @@ def _midnight(session: Session) -> int:
     return midnight_ns(datetime.fromisoformat(session_date(session)).date())
 
 
+def _wire(session: Session) -> NDArray[np.void]:
+    """The events that travel in ITCH: book images after a gap come another way."""
+    news: NDArray[np.void] = session.events[(session.events["flags"] & int(Flag.SNAPSHOT)) == 0]
+    return news
+
+
 def _system(codes: str, ts: int) -> bytes:
     return frame([encode_message("S", locate=0, tracking=0, timestamp=ts, event=code) for code in codes])
 
 
 def _encoded(session: Session) -> tuple[bytes, bytes, bytes]:
     """Opening and directory messages, one message an event, closing messages."""
-    midnight, events = _midnight(session), session.events
+    midnight, events = _midnight(session), _wire(session)
     names = {index: i.symbol for index, i in session.instruments.items()}
     encoder = ItchEncoder(names, midnight_ns=midnight, on_ts="raise")
     start = session.start_ns - midnight
@@ -86,9 +93,9 @@ def _packets(session: Session) -> Iterator[tuple[int, bytes]]:
     """Packets of each run of consecutive numbers; only the last run ends the session."""
     midnight = _midnight(session)
     head, body, tail = (list(timed_messages(part, midnight)) for part in _encoded(session))
-    if len(body) != len(session.events):
-        raise EncodeError("events", len(session.events), f"one message an event, not {len(body)}")
-    seq = len(head) + session.events["seq"].astype(np.int64)
+    if len(body) != len(_wire(session)):
+        raise EncodeError("events", len(_wire(session)), f"one message an event, not {len(body)}")
+    seq = len(head) + _wire(session)["seq"].astype(np.int64)
     last = len(head) + session.sent + 1
     numbers = np.concatenate([np.arange(1, len(head) + 1), seq, np.arange(last, last + len(tail))])
     messages = head + body + tail
