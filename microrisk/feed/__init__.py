@@ -95,15 +95,13 @@ def _format_of(kinds: Sequence[tuple[Source, str | None]]) -> str:
     raise UsageError(f"the format of {source.label} is not known; name one with --format: {', '.join(FORMATS)}")
 
 
-def _choose(
-    kinds: Sequence[tuple[Source, str | None]], given: set[Path], name: str
-) -> tuple[list[Source], list[str]]:
+def _choose(kinds: Sequence[tuple[Source, str | None]], given: set[Path], name: str) -> tuple[list[Source], list[str]]:
     """The sources to read; what only lies in the same folder or zip file is left out, with a notice."""
     fits = [(source, _family(kind) == name) for source, kind in kinds]
     if not any(ok for _, ok in fits):
         return [source for source, _ in kinds], []
     chosen = [source for source, ok in fits if ok or (source.member is None and source.path in given)]
-    left = [source.label for source, _ in kinds if source not in chosen]
+    left = [source.name for source, _ in kinds if source not in chosen]
     books = [s.label for s, kind in kinds if kind == BOOK and s in chosen]
     if books:
         raise UsageError(f"{books[0]} is {_A_BOOK}")

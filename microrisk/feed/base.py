@@ -124,6 +124,7 @@ class ChunkFeed:
         self.synthetic = 0
         self.notices: list[str] = []
         self._findings: dict[tuple[int, int], int] = {}
+        self._placed: list[tuple[int, int, int, int]] = []
 
     @property
     def progress(self) -> float:
@@ -133,8 +134,17 @@ class ChunkFeed:
     def _chunk(self) -> Events | None:
         raise NotImplementedError
 
-    def _find(self, kind: Integrity, n: int = 1, instrument: int = ALL_INSTRUMENTS) -> None:
-        if n:
+    def _find(
+        self, kind: Integrity, n: int = 1, instrument: int = ALL_INSTRUMENTS, *, before: int | None = None
+    ) -> None:
+        """Count a finding.
+
+        `before`: index of the event of this chunk in front of which it was met, so that an engine marks its book
+        at that place; None = behind the chunk.
+        """
+        if n and before is not None:
+            self._placed.append((before, int(kind), int(n), int(instrument)))
+        elif n:
             key = (int(kind), int(instrument))
             self._findings[key] = self._findings.get(key, 0) + int(n)
 
@@ -147,23 +157,34 @@ class ChunkFeed:
 
     def drain(self) -> list[tuple[int, int, int]]:
         """Findings (kind, number, instrument) since the last call."""
-        out = [(kind, n, index) for (kind, index), n in self._findings.items()]
+        out = [(kind, n, index) for _, kind, n, index in self._placed]
+        out += [(kind, n, index) for (kind, index), n in self._findings.items()]
+        self._placed.clear()
         self._findings.clear()
         return out
 
     def pump(self, engine: EngineLike) -> bool:
-        """Apply the next chunk, then count its findings; False when the input is finished.
-
-        Findings come after the events, so that an instrument they mark is already known to the engine.
-        """
+        """Apply the next chunk and count its findings; False when the input is finished."""
         events = self._chunk()
-        if events is not None and len(events):
-            engine.run_events(events)
+        if events is not None:
+            self._apply(engine, events)
         for kind, n, index in self.drain():
             engine.count(kind, n, index)
         if events is None:
             self._must_have_messages()
         return events is not None
+
+    def _apply(self, engine: EngineLike, events: Events) -> None:
+        """Events up to each placed finding, the finding, and on."""
+        start = 0
+        for before, kind, n, index in sorted(self._placed):
+            if before > start:
+                engine.run_events(events[start:before])
+                start = before
+            engine.count(kind, n, index)
+        self._placed.clear()
+        if start < len(events):
+            engine.run_events(events[start:])
 
     def events(self) -> Iterator[Events]:
         """The events without an engine; findings stay in `drain`."""

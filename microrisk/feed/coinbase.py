@@ -193,7 +193,7 @@ class CoinbaseFeed(ChunkFeed):
             if self._in_sequence(product, m) and handle is not None:
                 handle(self, product, m, iso_ns(m.time))
         except (ValueError, TypeError, KeyError, AttributeError) as why:
-            self._find(Integrity.malformed, 1, product.index)
+            self._find(Integrity.malformed, 1, product.index, before=len(self._rows))
             self._note(f"sequence {m.sequence}: {m.type} cannot be read: {why}")
 
     def _product(self, m: Message) -> _Product:
@@ -214,7 +214,7 @@ class CoinbaseFeed(ChunkFeed):
             self._find(Integrity.skipped if product.after_image else Integrity.duplicate_seq, 1, product.index)
             return False
         if last is not None and m.sequence > last + 1:
-            self._find(Integrity.gap, 1, product.index)
+            self._find(Integrity.gap, 1, product.index, before=len(self._rows))
             self._note(f"{product.name}: sequence {last + 1} to {m.sequence - 1} missing")
         product.last, product.after_image = m.sequence, False
         return True
@@ -246,9 +246,7 @@ class CoinbaseFeed(ChunkFeed):
         self._ids.forget(m.order_id)
         if order.left > 0:
             side = SIDES[m.side]
-            self._rows.append(
-                (ts, m.sequence, order.handle, 0, order.px, order.left, _DELETE, side, _LAST, p.index)
-            )
+            self._rows.append((ts, m.sequence, order.handle, 0, order.px, order.left, _DELETE, side, _LAST, p.index))
 
     def _match(self, p: _Product, m: Message, ts: int) -> None:
         px, qty, side = to_units(_text(m.price), EXP), to_units(_text(m.size), EXP), SIDES[m.side]

@@ -175,9 +175,7 @@ class DbnFeed(ChunkFeed):
         meta = read_meta(bytes(window.data[: 1 << 22]), source.label)
         if meta.schema not in ("mbo", "mixed"):
             raise UsageError(f"{source.label} has the DBN schema {meta.schema}; only mbo can be rebuilt order by order")
-        self._default_venue = venue_of(
-            self._venue, DBN_DATASET_VENUE.get(meta.dataset, meta.dataset.partition(".")[0])
-        )
+        self._default_venue = venue_of(self._venue, DBN_DATASET_VENUE.get(meta.dataset, meta.dataset.partition(".")[0]))
         for index, name in meta.symbols.items():
             self._named(index, name)
         window.start = meta.size
@@ -269,6 +267,7 @@ class DbnFeed(ChunkFeed):
             at += begins.tolist()
             (self._in_image.add if image[-1] else self._in_image.discard)(index)
             self._seen.add(index)
+        self.synthetic += len(at)
         return _insert_clears(events, np.sort(np.array(at, np.intp))) if at else events
 
 

@@ -240,6 +240,7 @@ class ItchCapture(_Itch):
     def _chunk(self) -> Events | None:
         out, n = empty_events(CHUNK_EVENTS), 0
         for seq, ts, block in self._blocks:
+            self._count_mold(before=n)
             if len(block):  # an empty block only uses up its number
                 n += self._decoder.message(block, seq, ts if ts else NULL_TS, out[n:])
             if n == len(out):
@@ -248,8 +249,12 @@ class ItchCapture(_Itch):
         self._count_mold()
         return out[:n] if n or self._done < len(self._sources) else None
 
-    def _count_mold(self) -> None:
+    def _count_mold(self, *, before: int | None = None) -> None:
+        """Hand over what the reader has counted; a gap belongs in front of the message behind it."""
+        counters = self._reader.counters
+        if before is not None and counters.gap == self._mold_seen[Integrity.gap]:
+            return
         for kind in _MOLD_COUNTS:
-            now = int(getattr(self._reader.counters, kind.name))
-            self._find(kind, now - self._mold_seen[kind])
+            now = int(getattr(counters, kind.name))
+            self._find(kind, now - self._mold_seen[kind], before=before)
             self._mold_seen[kind] = now

@@ -212,9 +212,7 @@ class LobsterFeed(ChunkFeed):
         if images is None:
             return [None] * n
         block = images.take(n)
-        out: list[tuple[Sums, Sums] | None] = [
-            None if row[0] == UNREADABLE else _levels(row) for row in block.tolist()
-        ]
+        out: list[tuple[Sums, Sums] | None] = [None if row[0] == UNREADABLE else _levels(row) for row in block.tolist()]
         if self._use == "first":
             return out[:1] + [None] * (n - 1)
         bad = sum(row is None for row in out) + n - len(out)

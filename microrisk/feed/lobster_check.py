@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from microrisk.feed.lobster_csv import Images, Messages
+from microrisk.feed.lobster_csv import DUMMY_ASK, DUMMY_BID, Images, Messages
 from microrisk.spec.units import Side
 
 _SIDES = ((int(Side.ASK), 0), (int(Side.BID), 2))
@@ -104,7 +104,7 @@ def determined_images(messages: Messages, images: Images) -> tuple[Images, NDArr
             view[:n, c], view[:n, c + 1], ok[:n, c : c + 2] = cells[0::2], cells[1::2], True
             if known[s].unlimited:
                 # what is not occupied reads as a dummy price with size 0
-                view[n:, c], ok[n:, c : c + 2] = -s * 9_999_999_999, True
+                view[n:, c], ok[n:, c : c + 2] = DUMMY_BID if s > 0 else DUMMY_ASK, True
     return out, sure
 
 
