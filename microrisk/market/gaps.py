@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from microrisk.errors import UsageError
 from microrisk.market.episodes import Episode, Plan, compile_plan
 from microrisk.market.ladder import Ladder
 from microrisk.market.plan import P_END
@@ -22,9 +20,15 @@ LATE_STEP_NS = 2_000
 """Distance of the events of a venue that sends everything late at once."""
 
 
-def clock_field(events: Events) -> str:
-    """The field that orders the feed in time: the recorder's where there is one."""
-    return "ts_event" if len(events) == 0 or (events["ts_recv"] == NULL_TS).any() else "ts_recv"
+def clock(events: Events) -> NDArray[np.int64]:
+    """The core's clock at each event, ns UTC: largest receive (else event) time so far."""
+    return np.maximum.accumulate(np.where(events["ts_recv"] == NULL_TS, events["ts_event"], events["ts_recv"]))
+
+
+def origin_of(events: Events) -> int:
+    """Time of the first event that is news, not part of an image: what Plan.start_ns counts from in a recording."""
+    news = np.flatnonzero((events["flags"] & int(Flag.SNAPSHOT)) == 0)
+    return int(clock(events)[news[0] if len(news) else 0])
 
 
 def _whole(events: Events, hit: Mask) -> Mask:
@@ -49,17 +53,18 @@ def lose_time(
     seq they are current to); None leaves it with what it has.
     """
     lost: Mask = np.zeros(len(events), bool)
-    sent, field, labels = events, clock_field(events), []
+    sent, times, labels = events, clock(events), []
     wanted: list[tuple[int, int]] = []
     for plan in sorted(plans, key=lambda q: (not q.hard, q.start_ns)):
         row, named = compile_plan(plan, seed)
         begin, end = origin + plan.start_ns, origin + int(row[P_END])
-        hit = (sent[field] >= begin) & (sent[field] < end)
+        hit = (times >= begin) & (times < end)
         if plan.instrument:
             hit &= sent["instrument"] == plan.instrument
         hit = _whole(sent, hit)
         if plan.hard:
-            sent = _late(sent, hit, end, field)
+            sent = _late(sent, times, hit, end)
+            times = clock(sent)
         else:
             lost |= hit
             if resync_s is not None:
@@ -71,8 +76,8 @@ def lose_time(
         return sent, sent, labels
     places, parts = [np.flatnonzero(~lost)], [sent[~lost]]
     for until, index in wanted:
-        at = int(np.searchsorted(sent[field], until))
-        parts.append(_image(sent, at, until, index, field))
+        at = int(np.searchsorted(times, until))
+        parts.append(_image(sent, at, until, index))
         places.append(np.full(len(parts[-1]), at))
     # an image comes before the event at its place
     order = np.lexsort(
@@ -81,7 +86,7 @@ def lose_time(
     return sent, np.concatenate(parts)[order], labels
 
 
-def _image(sent: Events, at: int, until: int, index: int, field: str) -> Events:
+def _image(sent: Events, at: int, until: int, index: int) -> Events:
     """The book of an instrument before the event at place `at`, as events at `until`; empty behind the last event."""
     mine = np.flatnonzero(sent["instrument"] == index)
     before = mine[mine < at]
@@ -95,7 +100,7 @@ def _image(sent: Events, at: int, until: int, index: int, field: str) -> Events:
     for name in ("seq", "feed"):
         out[name] = sent[name][at - 1]
     out["ts_event"], out["ts_recv"], out["instrument"] = sent["ts_event"][at - 1], sent["ts_recv"][at - 1], index
-    out[field] = until
+    out["ts_recv" if sent["ts_recv"][at - 1] != NULL_TS else "ts_event"] = until
     out["action"], out["flags"] = int(Action.ADD), int(Flag.SNAPSHOT)
     out["order_id"][1:] = np.array(list(ladder.orders), np.uint64)
     for k, name in enumerate(("side", "px", "qty")):
@@ -104,25 +109,21 @@ def _image(sent: Events, at: int, until: int, index: int, field: str) -> Events:
     return out
 
 
-def _late(events: Events, hit: Mask, end: int, field: str) -> Events:
-    """Stamp the hit events at `end` and after; what the same instruments send next waits for them."""
+def _late(events: Events, times: NDArray[np.int64], hit: Mask, end: int) -> Events:
+    """Stamp the hit events at `end` and after; what the same instruments send next waits for them.
+
+    The recorder's clock is late where there is one; a feed without one shows a venue that stamps late.
+    """
     if not hit.any():
         return events
-    late, until = events.copy(), end + LATE_STEP_NS * int(hit.sum())
-    behind = (
-        (late[field] >= end) & (late[field] < until) & np.isin(late["instrument"], np.unique(late["instrument"][hit]))
-    )
-    late[field][hit] = np.arange(end, until, LATE_STEP_NS)
-    late[field][behind] = until
-    order = np.argsort(late[field], kind="stable")
-    seq = late["seq"].copy()
+    late, moved, until = events.copy(), times.copy(), end + LATE_STEP_NS * int(hit.sum())
+    behind = (times >= end) & (times < until) & np.isin(events["instrument"], np.unique(events["instrument"][hit]))
+    moved[hit] = np.arange(end, until, LATE_STEP_NS)
+    moved[behind] = until
+    changed, recorded = hit | behind, events["ts_recv"] != NULL_TS
+    late["ts_recv"] = np.where(changed & recorded, moved, late["ts_recv"])
+    late["ts_event"] = np.where(changed & ~recorded, moved, late["ts_event"])
+    order = np.argsort(moved, kind="stable")
     late = late[order]
-    late["seq"] = seq  # numbered as sent
+    late["seq"] = events["seq"]  # numbered as sent
     return late
-
-
-def whole_channel(plan: Plan) -> Plan:
-    """The same gap for every instrument of the channel. Raises UsageError for another kind."""
-    if plan.kind != "gap":
-        raise UsageError(f"only a gap concerns a whole channel, not {plan.kind}")
-    return replace(plan, instrument=0)

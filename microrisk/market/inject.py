@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from microrisk.errors import UsageError
 from microrisk.market.episodes import P99_LOTS, Episode, Plan, compile_plan
-from microrisk.market.gaps import clock_field, lose_time
+from microrisk.market.gaps import clock, lose_time, origin_of
 from microrisk.market.plan import P_ACTIVE_END
 from microrisk.market.rng import Stream, derive
 from microrisk.market.tape import ALL_INSTRUMENTS, FIRST_ID, LAST, Events, Scale, Tape
@@ -37,7 +37,7 @@ def inject(
 ) -> tuple[Events, list[Episode]]:
     """Put episodes into a recording (EVENT[n] of an order-level feed, in feed order; the input is not changed).
 
-    Plan.start_ns counts from the first event's time (recorder's clock where there is one); Plan.instrument is the
+    Plan.start_ns counts from the first event that is no image, on the recorder's clock if any; Plan.instrument is the
     recording's index, 0 = the one with most events (for a gap: all). An episode that finds no continuous trading for
     30 s does not happen and has no label; labels are in the time of that clock. Raises UsageError for level-only
     recordings, plans beyond the end, or instruments without events.
@@ -46,9 +46,8 @@ def inject(
         raise UsageError(f"a recording is a filled array of EVENT, not {len(events)} x {events.dtype}")
     if ((events["action"] == Action.MODIFY) & (events["order_id"] == 0)).any():
         raise UsageError("this recording has levels, not orders: episodes need an order-level feed")
-    clock = events[clock_field(events)]
-    origin = int(clock[0])
-    plans = [_settle(q, events, int(clock.max()) - origin) for q in plans]
+    origin = origin_of(events)
+    plans = [_settle(q, events, int(clock(events)[-1]) - origin) for q in plans]
     labels: list[Episode] = []
     edited, next_id = events, _free_id(events)
     for index in sorted({q.instrument for q in plans if q.kind != "gap"}):
@@ -80,16 +79,15 @@ def _free_id(events: Events) -> int:
     return max(FIRST_ID, top) if top < (1 << 63) - (1 << 32) else 1 << 61
 
 
-def _scale(events: Events, mine: NDArray[np.int64], clock: NDArray[np.int64]) -> Scale:
+def _scale(own: Events, times: NDArray[np.int64]) -> Scale:
     """What is usual for the instrument, over the whole recording."""
-    own = events[mine]
     news = own[(own["flags"] & int(Flag.SNAPSHOT)) == 0]
     adds = news[(news["action"] == Action.ADD) & (news["qty"] > 0)]
     if len(adds) < 20:
         raise UsageError(f"{len(adds)} new orders are too few to size an episode by")
     executed = (news["flags"] & int(Flag.EXEC)) != 0
     trades = news[(executed & (news["action"] == Action.REDUCE)) | (news["action"] == Action.TRADE)]
-    seconds = max((int(clock[-1]) - int(clock[0])) / NS_PER_S, 1.0)
+    seconds = max((int(times[-1]) - origin_of(own)) / NS_PER_S, 1.0)
     orders = len(np.unique(trades["ts_event"]))
     sizes = np.sort(adds["qty"])
     return Scale(
@@ -114,25 +112,25 @@ def _one(
 ) -> tuple[Events, list[Episode], int]:
     """All episodes of one instrument but gaps."""
     mine = np.flatnonzero((events["instrument"] == index) | (events["instrument"] == ALL_INSTRUMENTS))
-    clock = np.maximum.accumulate(events[clock_field(events)][mine])
-    tape = Tape(events, mine, _scale(events, mine, clock), Stream(derive(seed, 1)), next_id)
+    times = clock(events)[mine]
+    tape = Tape(events, mine, _scale(events[mine], times), Stream(derive(seed, 1)), next_id)
     due: list[tuple[int, int, _Running]] = []
     for k, plan in enumerate(plans):
         row, named = compile_plan(plan, seed)
         actions = _KINDS[plan.kind](tape, named, int(named["side"]), origin + int(row[P_ACTIVE_END]))
         begin = origin + plan.start_ns
         heapq.heappush(due, (begin, k, _Running(plan, named, actions, begin)))
-    done = _play(tape, due, clock)
+    done = _play(tape, due, times)
     labels = [Episode(r.plan.kind, r.begun, r.ended, r.plan.strength, index, r.named) for r in done]
     return _merge(events, tape), labels, tape.next_id
 
 
-def _play(tape: Tape, due: list[tuple[int, int, _Running]], clock: NDArray[np.int64]) -> list[_Running]:
+def _play(tape: Tape, due: list[tuple[int, int, _Running]], times: NDArray[np.int64]) -> list[_Running]:
     """Run the recording; before each event, everything that is due."""
     done: list[_Running] = []
     names = ("action", "order_id", "ref", "side", "px", "qty", "flags")
     columns = [tape.events[name][tape.mine].tolist() for name in names]
-    for place, now, *row in zip(tape.mine.tolist(), clock.tolist(), *columns, strict=True):
+    for place, now, *row in zip(tape.mine.tolist(), times.tolist(), *columns, strict=True):
         while due and due[0][0] <= now:
             at, k, running = heapq.heappop(due)
             tape.now = max(at, tape.now)
