@@ -39,7 +39,7 @@ def test_every_offset_is_asserted() -> None:
     for name, dtype in RECORDS.items():
         assert f"static_assert(sizeof({name}) == {dtype.itemsize});" in text
         for field in dtype.names or ():
-            assert f"static_assert(offsetof({name}, {field}) == {offset});" in text
+            assert f"static_assert(offsetof({name}, {field}) == {_offset(dtype, field)});" in text
 
 
 def test_itch_lengths_are_all_there() -> None:
