@@ -133,13 +133,20 @@ def _choose(score: NDArray[np.float64]) -> NDArray[np.int64]:
 
 
 def _end_slope(x: NDArray[np.int64], z: NDArray[np.float64]) -> int:
-    """Slope that continues the outer points (the last of x, z is outermost): least squares over the tail."""
+    """Slope that continues the outer points (the last of x, z is outermost).
+
+    Least squares over the tail, but at most the chord from the median: a heavy tail goes on flat, while one that ended
+    steeply (a bounded feature, a short sample) does not turn the first step beyond it into an alarm.
+    """
     if len(x) < 2:
         return LONE_SLOPE
     tail = np.abs(z - z[-1]) <= TAIL
     tail[-2:] = True
     dx, dz = x[tail] - x[tail].mean(), z[tail] - z[tail].mean()
-    return int(np.clip(round(float((dx * dz).sum() / (dx * dx).sum()) * _SCORE), MIN_END_SLOPE, MAX_END_SLOPE))
+    slope = float((dx * dz).sum() / (dx * dx).sum())
+    middle = min(int(np.searchsorted(z, 0.0)), len(x) - 2)
+    chord = float(z[-1] - z[middle]) / float(x[-1] - x[middle])
+    return int(np.clip(round(min(slope, chord) * _SCORE), MIN_END_SLOPE, MAX_END_SLOPE))
 
 
 def _fit_feature(count: NDArray[np.float64]) -> tuple[list[int], list[int], list[int]]:

@@ -96,6 +96,19 @@ def test_constant_feature_reacts() -> None:
     assert (codes[2048 + 7 + 64], codes[2048 + 7 - 64]) == (127, -128)
 
 
+def test_end_slopes_follow_the_tail_but_not_a_cliff() -> None:
+    heavy = np.round(10 * RNG.standard_t(3, 50_000)).clip(-400, 400).astype(int)
+    bounded = RNG.integers(-100, 101, 50_000)
+    for column in (heavy, bounded):
+        table = fit_table(filled(column))
+        chord = table.value[0].max() / table.breaks[0].max()
+        assert 16 <= table.slope[0, -1] <= 1.1 * chord
+        assert 16 <= table.slope[0, 0] <= 1.1 * chord
+    assert fit_table(filled(heavy)).slope[0, -1] < 0.5 * chord
+    z = expand(fit_table(filled(bounded)))[0] / 16
+    assert z[2048 + 110] - z[2048 + 100] < 0.5  # a tenth beyond the bound is a tenth of the way again
+
+
 def test_ties_have_their_mean_score() -> None:
     column = np.array([0] * 50 + [10] * 50)
     codes = expand(fit_table(filled(column)))[0]
