@@ -84,7 +84,7 @@ OPENING_NS = 1_000_000_000
 OPENING_ORDERS = 300
 
 # arrivals a second at activity 1, before excitation
-MARKET_RATE, LIMIT_RATE, CANCEL_RATE, REPLACE_RATE = 0.62, 17.0, 0.036, 2.4
+MARKET_RATE, LIMIT_RATE, CANCEL_RATE, REPLACE_RATE = 0.62, 15.5, 0.036, 2.3
 REPRICE_RATE = 9.0
 # decay of the three kernels (1/s), and how many followers one event has in each
 FAST_DECAY, SLOW_DECAY, QUOTE_DECAY = 9.0, 0.22, 30.0
@@ -117,8 +117,8 @@ def _place(m: Market, side: int) -> int:
     """
     touch, other, rng = m.ints[BEST + ((1 - side) >> 1)], m.ints[BEST + ((1 + side) >> 1)], m.rng
     bound = math.floor(side * m.floats[VALUE] + m.floats[ROOM]) * side
-    if touch <= 0 or touch >= GRID - 1:
-        touch = bound
+    if (bound - touch) * side > 12:  # an empty or far retreated side is built up again near the value
+        touch = bound - 8 * side
     spread = (other - touch) * side
     if 1 < spread < 100 and uniform(rng) < 0.30 + 0.06 * spread:
         px = touch + side * (1 + int((spread - 1) * uniform(rng) * 0.7))
