@@ -16,7 +16,7 @@ from microrisk.book import best_levels, same_books, state_hash
 from microrisk.book.reference import ReferenceEngine
 from microrisk.core import Engine
 from microrisk.spec.records import EVENT, Action, Flag, Integrity, TradingState
-from microrisk.spec.units import NULL_PX, NULL_TS
+from microrisk.spec.units import NULL_PX, NULL_TS, TICK_NS
 
 ALL = 0xFFFFFFFF
 SEQUENCES, EXAMPLES = 100, 100
@@ -37,15 +37,15 @@ class Profile:
 
 
 #                     NONE  ADD  MODIFY REDUCE DELETE REPLACE CLEAR TRADE STATE FILL
-TAME = Profile(200, 15, 0.0, (0.0, 0.5, 0.1, 0.15, 0.1, 0.1, 0.01, 0.02, 0.01, 0.01))
+TAME = Profile(100, 12, 0.0, (0.0, 0.4, 0.25, 0.12, 0.08, 0.1, 0.005, 0.02, 0.01, 0.01))
 TIGHT = Profile(6, 2, 0.05, (0.02, 0.35, 0.15, 0.15, 0.08, 0.12, 0.03, 0.05, 0.03, 0.02))
 HOSTILE = Profile(4, 1, 0.4, (0.05, 0.25, 0.2, 0.15, 0.1, 0.1, 0.04, 0.05, 0.04, 0.02))
 FLAT = Profile(1, 6, 0.1, (0.02, 0.02, 0.8, 0.02, 0.02, 0.02, 0.03, 0.04, 0.02, 0.01))
 PROFILES = (TAME, TIGHT, HOSTILE, FLAT)
 
 ODD = {
-    "px": (0, -7, NULL_PX, 2**63 - 1, 1),
-    "qty": (0, -1, 2**62, 2**63 - 1, -(2**63)),
+    "px": (0, 0, 0, -7, NULL_PX, 2**63 - 1),
+    "qty": (0, -1, 2**62, 2**62, 2**63 - 1, -(2**63)),
     "instrument": (0, 3, ALL, 1 << 20, (1 << 20) - 1),
     "side": (0, 5, -128, 1, -1),
     "order_id": (0, 2**64 - 1, 2**63, 1, 2),
@@ -56,11 +56,11 @@ ODD = {
 
 def random_flags(rng: np.random.Generator, n: int, damage: float) -> NDArray[np.uint8]:
     last = np.where(rng.random(n) < 0.85, Flag.LAST, 0)
-    bits = [(Flag.EXEC, 0.2), (Flag.NO_PRINT, 0.1), (Flag.CROSS, 0.1), (Flag.PRIORITY_KEPT, 0.1), (Flag.HIDDEN, 0.1)]
+    bits = [(Flag.EXEC, 0.2), (Flag.NO_PRINT, 0.1), (Flag.CROSS, 0.1), (Flag.PRIORITY_KEPT, 0.25), (Flag.HIDDEN, 0.1)]
     for bit, share in bits:
         last |= np.where(rng.random(n) < share, bit, 0)
-    if n > 4 and rng.random() < 0.3 + damage:  # an image of the book in the middle of the stream
-        begin, length = rng.integers(0, n - 2), rng.integers(1, 5)
+    if n > 4 and rng.random() < 0.5 + damage:  # an image of the book in the middle of the stream
+        begin, length = rng.integers(0, n - 2), rng.integers(1, 8)
         last[begin : begin + length] |= Flag.SNAPSHOT
     return last.astype(np.uint8)
 
@@ -69,10 +69,23 @@ def random_times(rng: np.random.Generator, events: NDArray[np.void], damage: flo
     n = len(events)
     steps = np.where(rng.random(n) < 0.05, rng.integers(0, 3_000_000_000, n), rng.integers(0, 1000, n))
     events["ts_event"] = 1_000_000_000 + np.cumsum(steps)
+    if rng.random() < 0.3:  # on the grid of ticks and of thinned views, exactly
+        events["ts_event"] -= events["ts_event"] % (TICK_NS // 5)
     late = rng.random(n) < damage / 4
     events["ts_event"][late] -= rng.integers(0, 10_000, int(late.sum()))
     events["ts_recv"] = np.where(rng.random(n) < 0.5, NULL_TS, events["ts_event"] + rng.integers(0, 500, n))
     events["ts_event"][rng.random(n) < damage / 20] = NULL_TS
+
+
+def aim_modifies(rng: np.random.Generator, events: NDArray[np.void]) -> None:
+    """Half of the modifies name the side and price that their order was added at: these may stay in place."""
+    places: dict[int, tuple[int, int]] = {}
+    columns = (events[n].tolist() for n in ("action", "order_id", "side", "px"))
+    for i, (action, order_id, side, px) in enumerate(zip(*columns, strict=True)):
+        if action == Action.ADD:
+            places[order_id] = (side, px)
+        elif action == Action.MODIFY and order_id in places and rng.random() < 0.5:
+            events["side"][i], events["px"][i] = places[order_id]
 
 
 def random_events(rng: np.random.Generator, n: int, p: Profile) -> NDArray[np.void]:
@@ -88,12 +101,14 @@ def random_events(rng: np.random.Generator, n: int, p: Profile) -> NDArray[np.vo
     events["px"] -= events["side"] * rng.integers(0, p.spread + 1, n)
     events["qty"] = rng.integers(1, 10, n)
     events["instrument"] = rng.choice([1, 2], n, p=[0.8, 0.2])
+    events["instrument"][state & (rng.random(n) < 0.3)] = ALL
     events["flags"] = random_flags(rng, n, p.damage)
     events["seq"] = np.arange(1, n + 1)
     random_times(rng, events, p.damage)
     for name, values in ODD.items():
         hit = rng.random(n) < p.damage / 6
         events[name][hit] = rng.choice(np.array(values, events.dtype[name]), int(hit.sum()))
+    aim_modifies(rng, events)
     return events
 
 
@@ -166,12 +181,13 @@ def shortest_failure(events: NDArray[np.void], **options: Any) -> NDArray[np.voi
     return events
 
 
-def run_sequence(events: NDArray[np.void], cut: int, **options: Any) -> None:
+def run_sequence(events: NDArray[np.void], step: int, **options: Any) -> None:
+    """Run in pieces of `step` events, compare the books after each and everything in the end."""
     pair = Pair(**options)
     try:
-        pair.run(events[:cut])
-        pair.assert_same_books()
-        pair.run(events[cut:])
+        for begin in range(0, len(events), max(step, 1)):
+            pair.run(events[begin : begin + max(step, 1)])
+            pair.assert_same_books()
         pair.naive.finish()
         pair.fast.finish()
         pair.assert_same()
@@ -187,15 +203,15 @@ def test_ten_thousand_random_feeds(seed: int) -> None:
         lengths = rng.integers(1, 20, SEQUENCES // len(PROFILES))
         feeds = np.split(random_events(rng, int(lengths.sum()), profile), np.cumsum(lengths)[:-1])
         for k, events in enumerate(feeds, number):
-            options = {"always_open": k % 7 == 0, "ticks": k % 5 == 0, "every_ns": 300_000_000 * (k % 11 == 0)}
-            run_sequence(events, len(events) // 2, **options)
+            options = {"always_open": k % 7 == 0, "ticks": k % 5 == 0, "every_ns": TICK_NS // 5 * (k % 3 == 0)}
+            run_sequence(events, (len(events) + 1) // 2, **options)
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=["tame", "tight", "hostile", "flat"])
 @pytest.mark.parametrize("seed", range(3))
 def test_long_feeds(profile: Profile, seed: int) -> None:
     """Deep books: more levels than a view shows, arenas that grow, freed handles that come again."""
-    run_sequence(random_events(np.random.default_rng(seed), 1500, profile), 700, ticks=seed == 1)
+    run_sequence(random_events(np.random.default_rng(seed), 1500, profile), 10, ticks=seed == 1)
 
 
 def test_random_feeds_reach_every_rule() -> None:
@@ -405,3 +421,23 @@ def test_a_difference_is_named(engine: Any) -> None:
     assert "instruments" in str(same_books(engine, other))
     other.run_events(event(Action.ADD, order_id=1, side=1, px=100, qty=11))
     assert "order 0" in str(same_books(engine, other))
+
+
+def test_a_price_of_zero_is_a_finding_only_outside_a_book_image(engine: Any) -> None:
+    engine.run_events(event(Action.ADD, order_id=7, side=-1, px=0, qty=1, flags=Flag.SNAPSHOT))
+    assert engine.integrity()["zero_price"] == 0
+    engine.run_events(event(Action.ADD, order_id=8, side=-1, px=0, qty=1))
+    engine.run_events(event(Action.MODIFY, order_id=3, side=-1, px=0, qty=1))
+    assert engine.integrity()["zero_price"] == 2
+    assert queue(engine)[-3:] == [(7, 0, 1), (8, 0, 1), (3, 0, 1)]
+
+
+def test_a_level_never_holds_more_than_63_bits(engine: Any) -> None:
+    engine.run_events(event(Action.ADD, order_id=7, side=1, px=100, qty=2**63 - 17))
+    engine.run_events(event(Action.ADD, order_id=8, side=1, px=100, qty=1))
+    assert (engine.integrity()["malformed"], len(queue(engine))) == (0, 5)
+    engine.run_events(event(Action.ADD, order_id=9, side=1, px=100, qty=1))
+    assert (engine.integrity()["malformed"], len(queue(engine))) == (1, 5)
+    engine.run_events(event(Action.MODIFY, order_id=2, side=1, px=100, qty=6, flags=Flag.LAST | Flag.PRIORITY_KEPT))
+    assert (engine.integrity()["malformed"], queue(engine)[1]) == (2, (2, 100, 5))
+    assert engine.suspect(1)
