@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from feature_twin import twin_raws
 from numpy.typing import NDArray
 
 from microrisk.core import Engine
 from microrisk.features.kernels import TABLE_SIZE, kernel_address, run_views
+from microrisk.features.normalise import fit_instrument
 from microrisk.features.state import STATE, initial_state
+from microrisk.feed import open_feed
 from microrisk.spec.formats import WARMUP_EVENTS
-from microrisk.spec.records import EVENT, N_FEATURES, Action, Flag
+from microrisk.spec.records import EVENT, N_FEATURES, VIEW, Action, Flag
 from microrisk.spec.units import NULL_TS
 
 TABLE = np.random.default_rng(0).integers(-128, 128, (N_FEATURES, TABLE_SIZE)).astype(np.int8)
@@ -60,3 +65,29 @@ def test_rows_of_the_engine_are_the_codes_of_its_views(warm: bool) -> None:
         assert (rows["codes"][rows["instrument"] == instrument] == codes[produced]).all()
         assert produced.sum() == (rows["instrument"] == instrument).sum() > len(own) - WARMUP_EVENTS - 500
         assert engine.state_of(instrument) == record.tobytes()
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize(
+    ("name", "tick", "lot"),
+    [
+        ("databento_cme_es/esh4-glbx-mdp3-20231225.mbo.dbn.zst", 250_000_000, 10),  # a quarter point, 1e-9 units
+        ("coinbase_l3_2018/messages.json.gz", 1_000_000, 100_000_000),  # a cent and a whole coin, 1e-8 units
+    ],
+)
+def test_recordings_equal_the_twin(data_dir: Path, name: str, tick: int, lot: int) -> None:
+    feed, engine = open_feed([str(data_dir / name)]), Engine(always_open=True)
+    engine.record_views()
+    engine.ticks(True)
+    views = np.zeros(0, VIEW)
+    while len(views) < 15000 and feed.pump(engine):
+        views = np.concatenate([views, engine.take_views()])
+    first = int(views["instrument"][0])
+    views = views[views["instrument"] == first]
+    record = np.frombuffer(initial_state(), STATE).copy()
+    run_views(views, record, TABLE)
+    assert (record["tick"][0], record["lot"][0]) == (tick, lot) == fit_instrument(views)
+    raw, _, produced = run_views(views[:3000], initial_state(tick, lot), TABLE)
+    expected, made = twin_raws(views[:3000], tick, lot)
+    assert (produced == made).all()
+    assert (raw == expected).all()

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from feature_twin import twin_raws, warm_up_twin
 from feature_views import Market, market_views, wild_views
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from microrisk.errors import UsageError
@@ -20,7 +22,7 @@ from microrisk.features.kernels import TABLE_SIZE, kernel_address, run_views
 from microrisk.features.state import STATE, as_state, initial_state
 from microrisk.spec.features import ALL_MASK, BY_NAME
 from microrisk.spec.formats import WARMUP_EVENTS
-from microrisk.spec.records import N_FEATURES, VIEW
+from microrisk.spec.records import DEPTH, N_FEATURES, VIEW
 
 TABLE = np.random.default_rng(0).integers(-128, 128, (N_FEATURES, TABLE_SIZE)).astype(np.int8)
 
@@ -60,6 +62,30 @@ def test_wild_market_equals_twin(seed: int, tick: int, lot: int) -> None:
     expected, made = twin_raws(views, tick, lot)
     assert (produced == made).all()
     assert_same(raw, expected)
+
+
+EXTREMES = [0, 1, -1, 7, 1 << 26, 1 << 30, 1 << 59, 1 << 60, (1 << 60) + 1, 1 << 62, -(1 << 62), 2**63 - 1, -(2**63)]
+
+
+@given(st.integers(0, 2**32), st.sampled_from([1, 3, 1 << 40, 1 << 60, 2**63 - 1]), st.sampled_from([1, 100, 2**62]))
+def test_any_field_equals_twin(seed: int, tick: int, lot: int) -> None:
+    """Every number of the record at its extremes; only what the engine promises holds: absent levels are 0."""
+    rng, n = np.random.default_rng(seed), 25
+    views = np.zeros(n, VIEW)
+    numbers = ["now", "ts_event", "px", "add_qty", "cancel_qty", "trade_qty", "bid_px", "bid_qty", "ask_px", "ask_qty"]
+    for name in numbers:
+        views[name] = rng.choice(EXTREMES, views[name].shape)
+    for side in ("bid", "ask"):
+        count = views[f"n_{side}"] = rng.integers(0, DEPTH + 1, n)
+        for what in ("px", "qty"):
+            views[f"{side}_{what}"][np.arange(DEPTH) >= count[:, None]] = 0
+    views["side"], views["level"] = rng.integers(-1, 2, n), rng.integers(0, 256, n)
+    views["tick"] = rng.random(n) < 0.1
+    raw, _, produced = run_views(views, initial_state(tick, lot), TABLE)
+    expected, made = twin_raws(views, tick, lot)
+    assert (produced == made).all()
+    assert_same(raw, expected)
+    run_views(views, initial_state(), TABLE)  # the warm-up takes them too
 
 
 def test_pointer_equals_batch() -> None:
@@ -212,3 +238,19 @@ def test_plain_python_run_is_equal_and_in_bounds() -> None:
     stream = io.BytesIO(done.stdout)
     for state in (initial_state(5, 10), initial_state()):
         assert_same(run_views(wild_views(5, 1200), state, TABLE)[0], np.load(stream))
+
+
+def test_second_process_loads_what_the_first_compiled() -> None:
+    run_views(market_views(0, 2), initial_state(), TABLE)
+    kernel_address()
+    code = """
+import numpy as np
+from microrisk.features import kernels
+from microrisk.features.state import initial_state
+from microrisk.spec.records import VIEW
+kernels.run_views(np.zeros(1, VIEW), initial_state(), np.zeros((32, 4096), np.int8))
+kernels.kernel_address()
+print(sum(kernels._loop.stats.cache_hits.values()), kernels._callback().cache_hits)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert done.stdout.split() == ["1", "1"]
