@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from microrisk import fixed
 from microrisk.errors import UsageError, WeightFileError
 from microrisk.spec.features import ALL_MASK
-from microrisk.spec.formats import CODE, FEATURE, FEATURE_LOT_PARTS, TABLE_FRAC, TABLE_POINTS
+from microrisk.spec.formats import CODE, FEATURE, TABLE_FRAC, TABLE_POINTS
 from microrisk.spec.records import DEPTH, N_FEATURES, VIEW
 
 N_RAW = FEATURE.high - FEATURE.low + 1
@@ -201,8 +201,3 @@ def nearest_power_of_ten(size: int) -> int:
     while lot < 10**18 and size > 0 and size * size > 10 * lot * lot:
         lot *= 10
     return lot
-
-
-def lot_unit(lot: int) -> int:
-    """One sixteenth of feature_lot, at least one feed unit: what sizes are divided by."""
-    return max(1, lot // FEATURE_LOT_PARTS)
