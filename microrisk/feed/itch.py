@@ -11,14 +11,15 @@ Rules (Nasdaq TotalView-ITCH 5.0 specification, MoldUDP64 1.00):
 6. A file after the first begins anew (with numbers of its own) when it begins with a message; otherwise it goes on in
    the middle of the message in which the file before it stopped.
 7. Bytes of a message that is not there in full at the end are one `malformed`, with the offset in a notice.
-8. In a capture every line (A, B, retransmission) is merged by sequence: the first copy counts, later ones are
-   `duplicate_seq`, a hole is a `gap`. `ts_recv` is the time of capture.
+8. Captures (lines A and B, retransmissions) are merged by time, then by sequence: the first copy counts, later ones
+   are `duplicate_seq`, a hole is a `gap`. `ts_recv` is the time of capture.
 
 The C++ core decodes; with its engine a file is decoded and applied one message at a time without the events in between.
 """
 
 from __future__ import annotations
 
+import heapq
 import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -39,7 +40,7 @@ from microrisk.feed.base import (
 )
 from microrisk.feed.mold import MoldReader
 from microrisk.feed.open import Source, Window
-from microrisk.feed.pcap import CaptureCounters, iter_udp
+from microrisk.feed.pcap import CaptureCounters, Datagram, iter_udp
 from microrisk.feed.recognise import is_capture, loose_framing, recognise
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.records import Integrity
@@ -207,13 +208,16 @@ class ItchCapture(_Itch):
         return self._done / len(self._sources)
 
     def _all_blocks(self) -> Iterator[tuple[int, int, memoryview]]:
-        """(sequence, receive time, message) of all captures."""
-        for source in self._sources:
-            counters = CaptureCounters()
-            for datagram in iter_udp(self._whole(source), counters):
-                yield from self._reader.datagram(datagram.payload, datagram.ts)
-            self._close_capture(source, counters)
-            self._done += 1
+        """(sequence, receive time, message) of all captures, their datagrams in the order of capture."""
+        lines = [self._datagrams(source) for source in self._sources]
+        for datagram in heapq.merge(*lines, key=lambda d: d.ts):
+            yield from self._reader.datagram(datagram.payload, datagram.ts)
+
+    def _datagrams(self, source: Source) -> Iterator[Datagram]:
+        counters = CaptureCounters()
+        yield from iter_udp(self._whole(source), counters)
+        self._close_capture(source, counters)
+        self._done += 1
 
     def _whole(self, source: Source) -> memoryview:
         """The capture as one buffer: mapped, after unpacking into a nameless temporary file if it is compressed."""
