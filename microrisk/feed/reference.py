@@ -190,6 +190,7 @@ class ReferenceDecoder:
         self.first_ts = self.last_ts = NULL_TS
         self._counts: Counter[str] = Counter()
         self._symbols: dict[int, str] = {}
+        self._zero_read = False  # a length of zero was the last thing in the buffer: the next byte tells what it means
 
     def counts(self) -> dict[str, int]:
         """Well-formed messages by type code."""
@@ -204,7 +205,7 @@ class ReferenceDecoder:
         events: list[dict[str, int]] = []
         for message, end in self._frames(data, offset):
             offset = end
-            event = None if message is None else self._one(message, self.messages + 1, NULL_TS)
+            event = self._one(message, self.messages + 1, NULL_TS) if message else None
             if event is not None:
                 events.append(event)
         return to_array(events), offset
@@ -214,26 +215,34 @@ class ReferenceDecoder:
         event = self._one(data, seq, ts_recv)
         return to_array([] if event is None else [event])
 
-    def _frames(self, data: bytes, offset: int) -> Iterator[tuple[bytes | None, int]]:
-        """(message, offset behind it) until the rest is incomplete; (None, offset) once for an end mark."""
-        while not self.ended and offset + 2 <= len(data):
-            length = int.from_bytes(data[offset : offset + 2], "big")
-            start = offset + 2
-            if length == 0:
-                spec = ITCH_BY_CODE.get(data[start : start + 1].decode("latin-1"))
-                if spec is None:
-                    self.ended = True
-                    offset = start
-                    yield None, offset
-                    break
-                length = spec.length  # the framing of some writers: zero in place of the length
-            if start + length > len(data):
-                return
-            offset = start + length
+    def _frames(self, data: bytes, offset: int) -> Iterator[tuple[bytes, int]]:
+        """(message, offset behind it) until the rest is incomplete; empty for an end mark and for what follows it."""
+        while (place := self._place(data, offset)) is not None:
+            start, offset = place
             yield data[start:offset], offset
         if self.ended and offset < len(data):
             self.trailing += len(data) - offset
-            yield None, len(data)
+            yield b"", len(data)
+
+    def _place(self, data: bytes, offset: int) -> tuple[int, int] | None:
+        """Start and end of the next message, equal for an end mark; None after the end or for an incomplete rest."""
+        if self._zero_read and offset < len(data):
+            self.ended = data[offset : offset + 1].decode("latin-1") not in ITCH_BY_CODE
+            self._zero_read = not self.ended
+        start = offset if self._zero_read else offset + 2
+        if self.ended or start > len(data):
+            return None
+        length = 0 if self._zero_read else int.from_bytes(data[offset:start], "big")
+        if length == 0:  # the framing of some writers: a known type behind it has its own length
+            spec = ITCH_BY_CODE.get(data[start : start + 1].decode("latin-1"))
+            if spec is None:
+                self.ended, self._zero_read = True, start == len(data)
+                return start, start
+            length = spec.length
+        if start + length > len(data):
+            return None
+        self._zero_read = False
+        return start, start + length
 
     def _one(self, data: bytes, seq: int, ts_recv: int) -> dict[str, int] | None:
         """Count one message and turn it into an event, where its type has one."""

@@ -225,6 +225,27 @@ def test_a_cut_stream_stops_before_the_incomplete_message(parts: list[bytes], da
     assert naive.messages == len(parts)
 
 
+@given(framed_garbage(), st.lists(st.integers(1, 60), min_size=1, max_size=30), st.booleans())
+@settings(max_examples=200)
+def test_pieces_of_any_size_make_no_difference(data: bytes, pieces: list[int], end_mark: bool) -> None:
+    """Both decoders over a growing buffer, as from a socket: what is not consumed comes again with the next piece."""
+    data += b"\0\0" * end_mark
+    naive, fast, whole = ReferenceDecoder(), ItchDecoder(), ReferenceDecoder()
+    expected, _ = whole.decode(data)
+    rest, at, got, out = b"", 0, [np.zeros(0, EVENT)], np.zeros(100, EVENT)
+    for size in [*pieces, len(data)]:
+        rest, at = rest + data[at : at + size], at + size
+        events, end = naive.decode(rest)
+        n, offset = fast.decode(rest, 0, out)
+        assert offset == end
+        np.testing.assert_array_equal(out[:n], events)
+        got.append(events)
+        rest = rest[end:]
+    np.testing.assert_array_equal(np.concatenate(got), expected)
+    assert {k: getattr(naive, k) for k in COUNTERS} == {k: getattr(whole, k) for k in COUNTERS}
+    assert {k: getattr(fast, k) for k in COUNTERS} == {k: getattr(whole, k) for k in COUNTERS}
+
+
 @given(st.lists(st.tuples(messages, st.integers(1, 2**64 - 1), st.integers(0, 2**62)), max_size=20))
 @settings(max_examples=100)
 def test_bare_messages_in_both(parts: list[tuple[bytes, int, int]]) -> None:

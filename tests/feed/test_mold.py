@@ -366,7 +366,7 @@ def test_port_filter() -> None:
 def test_a_hundred_thousand_messages_in_a_second() -> None:
     """A tenth of the promised million in a tenth of its ten seconds; measured about ten times faster."""
     data = b"".join(capture_bytes(packetize((T0 + i * 1000, b"x" * 30) for i in range(100_000))))
-    begin = time.perf_counter()
+    begin = time.process_time()
     got = sum(1 for _ in iter_messages(data))
     assert got == 100_000
-    assert time.perf_counter() - begin < 1.0
+    assert time.process_time() - begin < 1.0

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from microrisk.core import ItchDecoder
+from microrisk.book import same_books, state_hash
+from microrisk.book.reference import ReferenceEngine
+from microrisk.core import Engine, ItchDecoder
 from microrisk.feed.mold import MoldCounters, iter_messages
 from microrisk.feed.pcap import CaptureCounters, iter_packets
 from microrisk.feed.reference import ReferenceDecoder, decode_message, is_well_formed
@@ -53,6 +55,20 @@ def test_two_zero_bytes_in_place_of_the_length(data_dir: Path) -> None:
     naive = both(data)
     assert (naive.messages, naive.counts()) == (12_012, RITCH)
     assert sorted(naive.symbols().values()) == ["ALC", "BOB", "CHAR"]
+
+
+def test_books_of_a_foreign_file_in_both_engines(data_dir: Path) -> None:
+    """Unresolved references, crossed books, odd framing: C++ all the way against Python all the way."""
+    data = (data_dir / "ritch_test_itch50/ex20101224.TEST_ITCH_50").read_bytes()
+    events = ReferenceDecoder().decode(data)[0][:4000]
+    naive, fast = ReferenceEngine(), Engine()
+    naive.run_events(events)
+    assert fast.run_itch(ItchDecoder(), data, 0, int(events["seq"][-1])) > 0
+    assert same_books(fast, naive) is None
+    assert fast.integrity() == naive.integrity()
+    assert naive.integrity()["unknown_order"] > 0
+    ids = [f"I{i}.XNAS" for i in naive.instruments()]
+    assert state_hash(fast, ids) == state_hash(naive, ids)
 
 
 def real_packet_messages(data_dir: Path) -> list[bytes]:
