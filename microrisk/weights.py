@@ -168,14 +168,18 @@ class Weights:
             _check_level(self.tensors, level_prefix(owner, mask))
 
     def saturations(self, codes: ArrayLike, mask: int = ALL_MASK) -> dict[str, int]:
-        """How many outputs of each layer hit the ends of CODE on these rows (design aims at well below 1 %)."""
+        """How many outputs of each layer were held at an end of CODE on these rows: int a layer.
+
+        Below zero a ReLU cuts anyway, so there only the upper end counts.
+        """
         count = dict.fromkeys((n for n, v in LAYERS.items() if v[2] != "acc"), 0)
         for chunk in _chunks(_as_codes(codes, mask)):
             for name, x in self._layer_inputs(chunk):
                 if name in count:
                     w, b, s = self.layer(name)
                     y = fixed.round_shift(fixed.accumulate(x, w, b), s)
-                    count[name] += int(((y < CODE.low) | (y > CODE.high)).sum())
+                    low = (y < CODE.low) & (LAYERS[name][2] != "relu")
+                    count[name] += int((low | (y > CODE.high)).sum())
         return count
 
     # ---- parts ----

@@ -234,3 +234,6 @@ def test_saturations_counts_what_compute_clips():
     exact = np.floor((codes.astype(np.int64) @ w.T + b) / 2.0**s + 0.5)
     expected = int(((exact > 127) | (exact < -128)).sum())
     assert weights.saturations(codes)["maha.0"] == expected > 0
+    w, b, s = (t.astype(np.int64) for t in weights.layer("exposure.0"))
+    exact = np.floor((codes.astype(np.int64) @ w.T + b) / 2.0**s + 0.5)
+    assert weights.saturations(codes)["exposure.0"] == int((exact > 127).sum())

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from microrisk.model.calibrate import BUDGETS, Session, calibrate
 from microrisk.model.floatnet import FloatNetwork
-from microrisk.model.quantise import quantisation_gap, quantise
+from microrisk.model.quantise import quantisation_gap
 from microrisk.model.train import Exposed, Progress, Settings, Trained, train
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.formats import LEVEL_TABLE_FRAC, TABLE_POINTS
@@ -78,7 +78,7 @@ def build_model(
     EvaluationError, WeightFileError : from training, quantisation and calibration
     """
     made = train(codes, exposed, settings, progress)
-    tensors: Tensors = {**quantise(made.network, made.scales), **_level_tensors(blank_level())}
+    tensors: Tensors = {**made.tensors(), **_level_tensors(blank_level())}
     weights = Weights(tensors, card).with_table(GENERIC, table, tick=0, lot=0)
     weights = weights.with_card(metrics=_metrics(made, weights, np.concatenate([s.codes for s in calibration])))
     for mask in dict.fromkeys((ALL_MASK, *(settings or Settings()).masks)):

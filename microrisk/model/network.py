@@ -2,7 +2,7 @@
 
 Two forwards share the parameters. The float one is plain. The quantised one (`scales` given) puts weights, biases and
 activations on the integer grid of model/quantise.py, to the bit what Weights.compute does, and lets gradients pass
-straight through the rounding; it is what fine-tuning runs.
+straight through the rounding; fine-tuning runs it, to make the rounded network follow the unrounded one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from microrisk.model.floatnet import LATENT_WEIGHT_EXP, FloatNetwork, Floats
-from microrisk.model.quantise import Scales, input_of, row_exponents
-from microrisk.spec.formats import CODE, RESIDUAL_EXP_MAX
+from microrisk.model.quantise import Scales, input_of, residual_exponents, row_exponents
+from microrisk.spec.formats import CODE
 from microrisk.spec.records import N_FEATURES
 from microrisk.spec.weightfile import LAYERS
 
@@ -82,12 +82,12 @@ class Network(nn.Module):
             x = self.dense[name](x, scales)
         return x
 
-    def encode(self, x: torch.Tensor, scales: Scales | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and log-variance of the latents: [n, 6] each. The log-variance exists in training only."""
         hidden = x
         for name in ("vae.enc.0", "vae.enc.1"):
-            hidden = self.dense[name](hidden, scales)
-        mean = self.dense["vae.enc.2"](hidden, scales)
+            hidden = self.dense[name](hidden)
+        mean = self.dense["vae.enc.2"](hidden)
         log_variance = hidden @ self.latent_log_variance.T + self.latent_log_variance_bias
         return mean, log_variance.clamp(-8.0, 4.0)
 
@@ -96,8 +96,6 @@ class Network(nn.Module):
         x: torch.Tensor,
         carried: torch.Tensor,
         noise: torch.Tensor,
-        log2_variance: torch.Tensor,
-        scales: Scales | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Reconstruction loss and KL divergence, nats a row, means over rows.
 
@@ -106,28 +104,40 @@ class Network(nn.Module):
         x : [n, N_FEATURES] in sigma, 0 where not carried
         carried : [n, N_FEATURES] of 0 and 1: features outside have no residual
         noise : [n, 6] standard normal
-        log2_variance : [N_FEATURES] of the residuals
         """
-        mean, log_variance = self.encode(x, scales)
+        mean, log_variance = self.encode(x)
         z = mean + noise * torch.exp(0.5 * log_variance)
-        if scales:
-            z = on_grid(z, torch.tensor(2.0 ** scales["vae.enc.2"]), CODE.low, CODE.high)
-        residual = (x - self.run("vae.dec", z, scales)) * carried
+        log2_variance = self.log2_variance()
+        residual = (x - self.run("vae.dec", z)) * carried
         each = residual**2 * torch.exp2(-log2_variance) + log2_variance * np.log(2.0) * carried
         kl = 0.5 * (mean**2 + torch.exp(log_variance) - 1 - log_variance)
         return 0.5 * each.sum(dim=1).mean(), kl.sum(dim=1).mean()
 
-    def residual_exponents(self) -> torch.Tensor:
-        """Exponents of the vae head's residual weights from the learned variances, 0..9: int64[N_FEATURES]."""
-        unit = LATENT_WEIGHT_EXP - 2 * CODE.frac
-        e = torch.round(unit - self.residual_log2_variance.detach())
-        return e.clamp(0, RESIDUAL_EXP_MAX).long()
+    def log2_variance(self) -> torch.Tensor:
+        """Learned variances of the residuals; held where the exponents of the residual weights end anyway."""
+        return self.residual_log2_variance.clamp(-7.0, 2.0)
+
+    def vae_score(
+        self, x: torch.Tensor, carried: torch.Tensor, residual_exp: torch.Tensor, scales: Scales | None = None
+    ) -> torch.Tensor:
+        """The vae head [n] in its integer unit; arguments as in elbo, exponents [N_FEATURES]."""
+        mean = self.run("vae.enc", x, scales)
+        residual = (x - self.run("vae.dec", mean, scales)) * carried * float(1 << CODE.frac)
+        latents = (mean**2).sum(dim=1) * 2.0**LATENT_WEIGHT_EXP
+        return (residual**2 * torch.exp2(residual_exp)).sum(dim=1) + latents
+
+    def take(self, net: FloatNetwork) -> None:
+        """Overwrite the parameters with those of a float network."""
+        with torch.no_grad():
+            for name, layer in self.dense.items():
+                layer.weight.copy_(torch.from_numpy(net.weight[name]))
+                layer.bias.copy_(torch.from_numpy(net.bias[name]))
 
     def to_float_network(self, maha: tuple[Floats, Floats]) -> FloatNetwork:
         """The parameters as arrays, with a whitening layer from model/maha.py."""
         weight = {n: v.weight.detach().double().numpy().copy() for n, v in self.dense.items()}
         bias = {n: v.bias.detach().double().numpy().copy() for n, v in self.dense.items()}
-        exponents = self.residual_exponents().numpy().astype(np.uint8)
+        exponents = residual_exponents(self.log2_variance().detach().double().numpy())
         return FloatNetwork({**weight, "maha.0": maha[0]}, {**bias, "maha.0": maha[1]}, exponents)
 
 

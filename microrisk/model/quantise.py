@@ -1,8 +1,11 @@
 """Float network to integer weights, and the measure of what that costs.
 
-Every layer has one activation scale, a power of two (an output integer is value * 2**scale), chosen from data; every
-row has one power of two of its own for its weights. The shift of a row is then fixed:
+Every layer has one activation scale, a power of two (an output integer is value * 2**scale); every row has one power
+of two of its own for its weights. The shift of a row is then fixed:
     shift = weight exponent + input scale - output scale,   0..15.
+Before that the network is equalised: a ReLU unit may be multiplied by any positive number when the weights that read it
+are divided by the same, and the function stays what it was. So every hidden unit is made to fill the whole code range;
+without it a unit of small outputs has only a few distinct values, which measured as most of the loss.
 """
 
 from __future__ import annotations
@@ -17,18 +20,21 @@ from numpy.typing import NDArray
 from microrisk.errors import WeightFileError
 from microrisk.model.floatnet import LATENT_WEIGHT_EXP, FloatNetwork, Floats
 from microrisk.spec.features import ALL_MASK
-from microrisk.spec.formats import ACC, CODE, SHIFT_MAX, WEIGHT
+from microrisk.spec.formats import ACC, CODE, RESIDUAL_EXP_MAX, SHIFT_MAX, WEIGHT
 from microrisk.spec.weightfile import HEADS, LAYERS
 from microrisk.weights import Tensors, Weights
 
 INPUT = "input"
 """Name of the input's scale among activation scales; always CODE.frac."""
 SCALE_QUANTILE = 0.9999
-"""Share of activations that an activation scale must hold without saturation."""
+"""Share of activations that a scale chosen from data must hold without saturation."""
+FILL = 0.98
+"""Share of the code range that the largest output of an equalised unit fills."""
 GATES = {"spearman": 0.99, "tail_spearman": 0.97, "overlap": 0.9}
 """What quantisation must keep, of the heads vae and exposure."""
 _SCALE_RANGE = (0, 7)
-_FIXED_SCALES = {INPUT: CODE.frac, "vae.dec.2": CODE.frac}
+_HIDDEN = tuple((n, n[:-1] + str(int(n[-1]) + 1)) for n, v in LAYERS.items() if v[2] == "relu")
+"""(hidden layer, the layer that reads it)."""
 
 Scales = Mapping[str, int]
 
@@ -78,19 +84,51 @@ def input_of(name: str) -> str:
     return "vae.enc.2" if net == "vae.dec" else INPUT
 
 
+def equalise(net: FloatNetwork, log2_variance: Floats, codes: NDArray[np.int8]) -> FloatNetwork:
+    """The same network with hidden units and latents rescaled to fill the code range on these codes.
+
+    Latents must share one factor, since their squares are summed; it changes the weight of the latent squares, so the
+    residual exponents follow from the variances anew.
+
+    Parameters
+    ----------
+    log2_variance : float64[N_FEATURES], learned variances of the vae's residuals in sigma**2
+    codes : rows whose activations are to fit, episodes included
+    """
+    full = FILL * CODE.high / (1 << CODE.frac)
+    outputs = net.activations(codes.astype(np.float64) / (1 << CODE.frac))
+    weight, bias = dict(net.weight), dict(net.bias)
+    for name, reader in _HIDDEN:
+        reach = np.abs(outputs[name]).max(axis=0)
+        gain = np.where(reach > 1e-3, full / np.maximum(reach, 1e-3), 1.0)
+        weight[name], bias[name] = weight[name] * gain[:, None], bias[name] * gain
+        weight[reader] = weight[reader] / gain
+    latents, reader = "vae.enc.2", "vae.dec.0"
+    common = full / max(float(np.abs(outputs[latents]).max()), 1e-3)
+    weight[latents], bias[latents] = weight[latents] * common, bias[latents] * common
+    weight[reader] = weight[reader] / common
+    return FloatNetwork(weight, bias, residual_exponents(log2_variance, common))
+
+
+def residual_exponents(log2_variance: Floats, latent_gain: float = 1.0) -> NDArray[np.uint8]:
+    """Powers of two nearest 1/variance, in the unit in which a latent square weighs 2**LATENT_WEIGHT_EXP."""
+    unit = LATENT_WEIGHT_EXP - 2 * CODE.frac + 2 * np.log2(latent_gain)
+    nearest: NDArray[np.uint8] = np.clip(np.round(unit - log2_variance), 0, RESIDUAL_EXP_MAX).astype(np.uint8)
+    return nearest
+
+
 def choose_scales(net: FloatNetwork, codes: NDArray[np.int8]) -> dict[str, int]:
     """Activation scale of each layer: the finest that holds SCALE_QUANTILE of the outputs on these codes.
 
-    The input and the reconstruction are codes and keep CODE's scale; the latents stay coarse enough for an exponent.
+    Input and reconstruction are codes and keep CODE's scale; equalised units and latents were made to fit it too.
     """
-    found = dict(_FIXED_SCALES)
+    found = dict.fromkeys((INPUT, "vae.enc.2", "vae.dec.2", *(n for n, _ in _HIDDEN)), CODE.frac)
     for name, y in net.activations(codes.astype(np.float64) / (1 << CODE.frac)).items():
         if name in found or LAYERS[name][2] == "acc":
             continue
         reach = max(float(np.quantile(np.abs(y), SCALE_QUANTILE)), 1e-9)
         finest = int(np.floor(np.log2(CODE.high / reach)))
         found[name] = int(np.clip(finest, *_SCALE_RANGE))
-    found["vae.enc.2"] = min(found["vae.enc.2"], LATENT_WEIGHT_EXP // 2)
     return found
 
 

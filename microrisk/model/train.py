@@ -1,4 +1,4 @@
-"""Training on arrays of codes: VAE and exposure head in float, then a fine-tune on the integer grid.
+"""Training on arrays of codes: VAE and exposure head in float, then a fine-tune of the rounded weights after them.
 
 CPU, a few tens of seconds; the same codes, settings and torch give the same weights. What is taught with which data is
 the caller's business (evaluate/ assembles the sets and keeps their days apart).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,11 @@ from microrisk.errors import EvaluationError
 from microrisk.model import maha
 from microrisk.model.floatnet import FloatNetwork
 from microrisk.model.network import Network, unit_codes
-from microrisk.model.quantise import Scales, area_under_curve, choose_scales
+from microrisk.model.quantise import Scales, area_under_curve, choose_scales, equalise, quantise
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.records import N_FEATURES
 from microrisk.spec.weightfile import LAYERS
-from microrisk.weights import mask_vector
+from microrisk.weights import Tensors, mask_vector
 
 Progress = Callable[[str, float], None]
 """Called with the stage's name and the share of it that is done, 0..1."""
@@ -54,7 +54,7 @@ class Settings:
     seed: int = 0
     vae_steps: int = 6000
     exposure_steps: int = 4000
-    tune_steps: int = 1500
+    tune_steps: int = 1200
     batch: int = 1024
     rate: float = 3e-3
     tune_rate: float = 3e-4
@@ -83,16 +83,22 @@ class Trained:
 
     Attributes
     ----------
-    network : float weights after the fine-tune, before rounding
-    scales : activation scales that the fine-tune ran with; quantise(network, scales) gives the integers
+    network : the float model; scores are measured against it
+    tuned : weights moved so that, once rounded, they score as `network` does; tensors() rounds them
+    scales : activation scales of the integers
     metrics : plain numbers
     alarms : sentences about what went wrong without stopping (collapsed latents, ...)
     """
 
     network: FloatNetwork
+    tuned: FloatNetwork
     scales: dict[str, int]
     metrics: dict[str, Any]
     alarms: tuple[str, ...] = field(default=())
+
+    def tensors(self) -> Tensors:
+        """The integers of `Weights.heads_tensors`."""
+        return quantise(self.tuned, self.scales)
 
 
 def train(
@@ -120,14 +126,17 @@ def train(
         run = _Run(Network(s.seed), clean, exposed, s, progress or (lambda stage, share: None))
         run.vae()
         run.exposure()
-        whitening = maha.whiten(clean)
-        sample = _sample(clean, exposed, s.seed)
-        scales = choose_scales(run.network.to_float_network(whitening), sample)
-        run.fine_tune(scales)
         metrics = run.metrics(held)
-    network = run.network.to_float_network(whitening)
-    network.validate()
-    return Trained(network, scales, metrics, _alarms(metrics, exposed))
+        whitening = maha.whiten(clean)
+        learnt = run.network.to_float_network(whitening)
+        learnt.validate()
+        sample = _sample(clean, exposed, s.seed)
+        network = equalise(learnt, run.network.log2_variance().detach().double().numpy(), sample)
+        scales = choose_scales(network, sample)
+        run.fine_tune(network, scales)
+        tuned = run.network.to_float_network(whitening)
+    tuned = replace(tuned, residual_exp=network.residual_exp)
+    return Trained(network, tuned, scales, metrics, _alarms(metrics, exposed))
 
 
 class _Run:
@@ -150,8 +159,10 @@ class _Run:
         params += [net.latent_log_variance, net.latent_log_variance_bias, net.residual_log2_variance]
         for step in self._steps("vae", params, s.vae_steps, s.rate):
             beta = min(1.0, step / max(s.anneal * s.vae_steps, 1.0))
-            # floor of 1/128: below it the exponent of the residual weight is at its end anyway
-            self.loss = self._elbo(beta, net.residual_log2_variance.clamp(-7.0, 2.0), None)
+            x, carried = self._masked(self._draw(self.clean, s.batch))
+            noise = torch.from_numpy(self.rng.standard_normal((len(x), LAYERS["vae.enc.2"][0]), np.float32))
+            reconstruction, kl = net.elbo(x, carried, noise)
+            self.loss = reconstruction + beta * kl
 
     def exposure(self) -> None:
         """Fit the exposure head: half of each batch normal, half from episodes, every kind equally often."""
@@ -159,17 +170,29 @@ class _Run:
             return
         params = [p for n in _layers("exposure") for p in self.network.dense[n].parameters()]
         for _ in self._steps("exposure", params, self.s.exposure_steps, self.s.rate):
-            self.loss = self._cross_entropy(None)
+            x, target = self._taught_rows()
+            logits = self.network.run("exposure", x)[:, 0]
+            self.loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
 
-    def fine_tune(self, scales: Scales) -> None:
-        """Both losses on the integer grid, residual weights at their powers of two."""
+    def fine_tune(self, teacher: FloatNetwork, scales: Scales) -> None:
+        """Move the weights so that scores on the integer grid follow the float ones: ratios of vae, logits of exposure.
+
+        The float network itself stays as it is. (Fine-tuning the first losses on the grid moves the float weights as
+        well, and then order is lost between the two float networks instead of in the rounding.)
+        """
         net, s = self.network, self.s
-        log2_variance = 2.0 - net.residual_exponents().float()
-        params = [p for n in _layers("") for p in net.dense[n].parameters() if n != "maha.0"]
+        fixed_net = Network(s.seed)
+        for n in (net, fixed_net):
+            n.take(teacher)
+        exponents = torch.from_numpy(teacher.residual_exp.astype(np.float32))
+        params = [p for n in _layers("") for p in net.dense[n].parameters()]
         for _ in self._steps("fine-tune", params, s.tune_steps, s.tune_rate):
-            self.loss = self._elbo(1.0, log2_variance, scales)
-            if self.exposed is not None:
-                self.loss = self.loss + self._cross_entropy(scales)
+            x, carried = self._masked(self._draw(self.clean, s.batch // 2), self._any_rows(s.batch // 2))
+            with torch.no_grad():
+                vae, logit = fixed_net.vae_score(x, carried, exponents), fixed_net.run("exposure", x)[:, 0]
+            ratio = torch.log(net.vae_score(x, carried, exponents, scales) / vae.clamp(min=1.0))
+            gap = (net.run("exposure", x, scales)[:, 0] - logit) / logit.std().clamp(min=1e-3)
+            self.loss = (ratio**2).mean() + (gap**2).mean()
 
     def metrics(self, held: Codes) -> dict[str, Any]:
         """Losses and use of the latents on rows that nothing was fitted to."""
@@ -177,8 +200,7 @@ class _Run:
         with torch.no_grad():
             mean, _ = self.network.encode(x)
             carried, noise = torch.ones_like(x), torch.zeros_like(mean)
-            log2_variance = 2.0 - self.network.residual_exponents().float()
-            reconstruction, kl = self.network.elbo(x, carried, noise, log2_variance)
+            reconstruction, kl = self.network.elbo(x, carried, noise)
             spread = mean.var(dim=0, unbiased=False)
             found: dict[str, Any] = {
                 "rows": {"clean": len(self.clean), "held_out": len(held)},
@@ -217,28 +239,27 @@ class _Run:
             if step % 50 == 49 or step + 1 == steps:
                 self.progress(stage, (step + 1) / steps)
 
-    def _elbo(self, beta: float, log2_variance: torch.Tensor, scales: Scales | None) -> torch.Tensor:
-        x, carried = self._masked(self._draw(self.clean, self.s.batch))
-        noise = torch.from_numpy(self.rng.standard_normal((len(x), LAYERS["vae.enc.2"][0]), np.float32))
-        reconstruction, kl = self.network.elbo(x, carried, noise, log2_variance, scales)
-        return reconstruction + beta * kl
-
-    def _cross_entropy(self, scales: Scales | None) -> torch.Tensor:
+    def _taught_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Half a batch from episodes, kinds alike, and half from normal rows; and which is which."""
         half = self.s.batch // 2
         each = max(half // len(self.kinds), 1)
         parts = [self._draw(rows, each) for rows in self.kinds.values()]
         parts += [self._draw(rows, half // len(self.normal)) for rows in self.normal]
-        x, _ = self._masked(np.concatenate(parts))
+        x, _ = self._masked(*parts)
         target = torch.zeros(len(x))
         target[: each * len(self.kinds)] = 1.0
-        logits = self.network.run("exposure", x, scales)[:, 0]
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+        return x, target
+
+    def _any_rows(self, n: int) -> Codes:
+        """Rows with and without episodes."""
+        return self._draw(self.clean if self.exposed is None else self.exposed.codes, n)
 
     def _draw(self, rows: Codes, n: int) -> Codes:
         return rows[self.rng.integers(0, len(rows), n)]
 
-    def _masked(self, rows: Codes) -> tuple[torch.Tensor, torch.Tensor]:
+    def _masked(self, *parts: Codes) -> tuple[torch.Tensor, torch.Tensor]:
         """Rows in sigma and the 0/1 of features they carry; a quarter of them under one of the settings' masks."""
+        rows = np.concatenate(parts)
         carried = np.ones(rows.shape, np.float32)
         some = self.rng.random(len(rows)) < 0.25
         carried[some] = self.masks[self.rng.integers(0, len(self.masks), int(some.sum()))]

@@ -10,6 +10,7 @@ from microrisk.model.floatnet import FloatNetwork
 from microrisk.model.quantise import (
     area_under_curve,
     choose_scales,
+    equalise,
     order_kept,
     quantisation_gap,
     quantise,
@@ -34,17 +35,48 @@ def integers(net, codes):
     return Weights({**random_weights(0).tensors, **quantise(net, choose_scales(net, codes))})
 
 
+def equalised(seed, codes, spread=1.0):
+    """A random network that fits its scales."""
+    net = random_network(seed, spread)
+    return equalise(net, np.random.default_rng(seed).uniform(-6, 1, 32), codes)
+
+
+def test_equalised_is_the_same_network():
+    net, codes = random_network(6), market_like_codes(3000, 6)
+    log2_variance = np.random.default_rng(6).uniform(-6, 1, 32)
+    same = equalise(net, log2_variance, codes)
+    x = codes / 16
+    assert np.allclose(same.chain(x, "exposure"), net.chain(x, "exposure"))
+    assert np.allclose(same.chain(x, "vae.enc", "vae.dec"), net.chain(x, "vae.enc", "vae.dec"))
+    ratio = same.chain(x, "vae.enc") / net.chain(x, "vae.enc")
+    assert np.allclose(ratio, ratio[0, 0]), "latents share one factor"
+    for name, y in same.activations(x).items():
+        if LAYERS[name][2] == "relu":
+            reach = y.max(axis=0)
+            assert np.allclose(reach[reach > 0], 0.98 * 127 / 16)
+
+
+def test_weight_of_latents_against_residuals_survives():
+    """Residual exponents move with the latents' factor: variance and latents keep their ratio to half an exponent."""
+    net, codes = random_network(7), market_like_codes(3000, 7)
+    log2_variance = np.full(32, -1.0)
+    same = equalise(net, log2_variance, codes)
+    gain = (same.chain(codes / 16, "vae.enc") / net.chain(codes / 16, "vae.enc"))[0, 0]
+    assert abs(int(same.residual_exp[0]) - (2 + 1.0 + 2 * np.log2(gain))) <= 0.5
+
+
 @pytest.mark.parametrize("spread", [0.01, 1.0, 2.0])
 def test_quantised_rows_are_valid_and_use_their_range(spread):
     codes = market_like_codes(3000, 1)
-    weights = integers(random_network(1, spread), codes)
+    weights = integers(equalised(1, codes, spread), codes)
     weights.validate()
     largest = np.abs(weights.tensors["maha.0.weight"].astype(int)).max(axis=1)
     assert ((largest >= 64) | (weights.tensors["maha.0.shift"] == 15)).all(), "a row wastes a bit"
 
 
 def test_heads_follow_the_float_network():
-    net, codes = random_network(2), market_like_codes(5000, 2)
+    codes = market_like_codes(5000, 2)
+    net = equalised(2, codes)
     before, after = net.float_scores(codes), integers(net, codes).compute(codes)
     assert (before[:, HEADS.index("maxz")] == after[:, HEADS.index("maxz")]).all()
     vae = HEADS.index("vae")
@@ -99,7 +131,7 @@ def test_grid_forward_is_the_integer_arithmetic(seed):
     weights = Weights({**random_weights(0).tensors, **quantise(net, scales)})
     with torch.no_grad():
         x = unit_codes(codes)
-        mu, _ = network.encode(x, scales)
+        mu = network.run("vae.enc", x, scales)
         back = network.run("vae.dec", mu, scales)
         logit = network.run("exposure", x, scales)[:, 0]
     assert (back.numpy() * 16 == weights.reconstruct(codes)).all()
@@ -108,6 +140,11 @@ def test_grid_forward_is_the_integer_arithmetic(seed):
     step = np.median(unit[exposure > 0])
     assert np.log2(step) == round(np.log2(step))
     assert (logit.double().numpy() == exposure * step).all()
+    exponents = torch.from_numpy(net.residual_exp.astype(np.float32))
+    with torch.no_grad():
+        # float64: a score beyond 2**24 is no float32, while layers are exact in either
+        score = network.double().vae_score(x[:200].double(), torch.ones(200, 32), exponents, scales)
+    assert (score.double().numpy() == weights.compute(codes[:200])[:, HEADS.index("vae")]).all()
     assert sum(weights.saturations(codes).values()) > 0, "the case must contain saturation"
 
 
@@ -153,7 +190,8 @@ def test_order_kept_sees_a_broken_tail():
 
 
 def test_gap_intervals_hold_their_value_and_masks_count():
-    net, codes = random_network(5), market_like_codes(4000, 5)
+    codes = market_like_codes(4000, 5)
+    net = equalised(5, codes)
     weights = integers(net, codes)
     gap = quantisation_gap(net, weights, codes, draws=40)
     assert set(gap) == {"vae", "exposure"}
