@@ -193,8 +193,12 @@ class ChunkFeed:
                 yield events
         self._must_have_messages()
 
+    def _readable(self) -> int:
+        """Messages that could be read; a feed that counts unreadable ones among `messages` says so here."""
+        return self.messages
+
     def _must_have_messages(self) -> None:
-        if not self.messages:
+        if not self._readable():
             why = f": {self.notices[-1]}" if self.notices else ""
             raise FeedError(f"the input holds no whole {self.format} message{why}")
 

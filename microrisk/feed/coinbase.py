@@ -145,6 +145,7 @@ class CoinbaseFeed(ChunkFeed):
         self._reader = MessageReader(sources)
         self._batches = iter(self._reader)
         self._rows: list[tuple[int, ...]] = []
+        self._decoded = 0
 
     @property
     def progress(self) -> float:
@@ -159,6 +160,9 @@ class CoinbaseFeed(ChunkFeed):
         """The order's UUID."""
         return self._ids.label(order_id)
 
+    def _readable(self) -> int:
+        return self._decoded
+
     def _chunk(self) -> Events | None:
         batch = next(self._batches, None)
         self.messages += self._reader.take_lines()
@@ -169,6 +173,7 @@ class CoinbaseFeed(ChunkFeed):
         if batch is None:
             return self._image_alone()
         self._rows = []
+        self._decoded += len(batch)
         for message in batch:
             self._message(message)
         return _to_events(self._rows)
@@ -214,7 +219,8 @@ class CoinbaseFeed(ChunkFeed):
             self._find(Integrity.skipped if product.after_image else Integrity.duplicate_seq, 1, product.index)
             return False
         if last is not None and m.sequence > last + 1:
-            self._find(Integrity.gap, 1, product.index, before=len(self._rows))
+            # an engine takes marks off at the first event behind an image: this one must come after that
+            self._find(Integrity.gap, 1, product.index, before=len(self._rows) + product.after_image)
             self._note(f"{product.name}: sequence {last + 1} to {m.sequence - 1} missing")
         product.last, product.after_image = m.sequence, False
         return True
