@@ -105,7 +105,9 @@ def _say_doctor(facts: dict[str, Any]) -> None:
 
 def bench(
     *,
-    input_: Annotated[list[Path] | None, Parameter(name="--input", help="A recording of your own.")] = None,
+    input_: Annotated[
+        list[Path] | None, Parameter(name="--input", negative="", help="A recording of your own.")
+    ] = None,
     model: str | None = None,
     repeats: int = 3,
     json: Json = False,

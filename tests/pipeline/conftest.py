@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from microrisk.cli import main
-from microrisk.feed.encode import encode_message, frame
 from microrisk.features.normalise import fit_table
+from microrisk.feed.encode import encode_message, frame
 from microrisk.market.simulator import Session, simulate
 from microrisk.market.write import write_itch, write_mold_pcap
 from microrisk.model.calibrate import calibrate
@@ -40,6 +40,12 @@ def itch(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def capture(session: Session, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The session as a capture of MoldUDP64."""
     return write_mold_pcap(session, tmp_path_factory.mktemp("pcap") / "sim_2025-01-06.pcap")
+
+
+@pytest.fixture(scope="session")
+def short() -> Session:
+    """Little enough for the naive book."""
+    return simulate(6, 45.0, instruments=2)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,8 @@ import pytest
 from microrisk.book import state_hash
 from microrisk.book.reference import ReferenceEngine
 from microrisk.errors import UsageError
+from microrisk.market.simulator import Session
+from microrisk.market.write import write_itch, write_mold_pcap
 from microrisk.pipeline import replay
 from microrisk.pipeline.memory import Recorded, simulated
 from microrisk.pipeline.spine import Spine, decimal
@@ -27,7 +29,7 @@ from microrisk.spec.records import BBO, EVENT, Action, Flag, Integrity
 from microrisk.spec.units import NULL_PX, NULL_TS, Side
 
 STAMPS = {"ts_event": pl.Int64, "ts_recv": pl.Int64, "seq": pl.UInt64}
-BEST = {name: pl.Int64 for name in ("bid_px", "ask_px", "bid_qty", "ask_qty")}
+BEST = dict.fromkeys(("bid_px", "ask_px", "bid_qty", "ask_qty"), pl.Int64)
 
 
 def test_json_has_every_field_of_the_contract(itch: Path, run: Callable[..., Any]) -> None:
@@ -43,25 +45,25 @@ def test_json_has_every_field_of_the_contract(itch: Path, run: Callable[..., Any
     assert "integrity: nothing found" in err
 
 
-def test_numbers_are_those_of_the_naive_book(itch: Path, session: Any) -> None:
-    result = replay(itch)
+def test_numbers_are_those_of_the_naive_book(short: Session, tmp_path: Path) -> None:
+    result = replay(write_itch(short, tmp_path / "short_2025-01-06.itch"))
     twin = ReferenceEngine()
-    for events in Spine(simulated(session)).feed.events():
+    for events in simulated(short).open().events():
         twin.run_events(events)
     assert result.live_orders == twin.live_orders
-    assert result.messages == len(session.events) + 4 + 2  # system events and directories
+    assert result.messages == len(short.events) + 4 + 2  # system events and directories
     assert result.state_hash == state_hash(twin, ["SIM1.XNAS", "SIM2.XNAS"])
-    assert (result.first_ts, result.last_ts) == (session.start_ns, int(session.events["ts_event"][-1]))
+    assert (result.first_ts, result.last_ts) == (short.start_ns, int(short.events["ts_event"][-1]))
 
 
-def test_bbo_is_that_of_the_naive_book(capture: Path, session: Any, tmp_path: Path) -> None:
-    out = tmp_path / "bbo.parquet"
+def test_bbo_is_that_of_the_naive_book(short: Session, tmp_path: Path) -> None:
+    capture, out = write_mold_pcap(short, tmp_path / "short_2025-01-06.pcap"), tmp_path / "bbo.parquet"
     result = replay(capture, bbo=out, venue="SIMX")
     frame = pl.read_parquet(out)
     assert dict(frame.schema) == STAMPS | {"instrument": pl.Categorical} | BEST
     twin = ReferenceEngine()
     twin.record_bbo()
-    for events in Spine(simulated(session)).feed.events():
+    for events in simulated(short).open().events():
         twin.run_events(events)
     expected = twin.take_bbo()
     assert len(frame) == len(expected) == result.outputs["bbo"]
@@ -229,5 +231,3 @@ def test_cme_is_crossed_before_the_opening_only(data_dir: Path) -> None:
     assert result.integrity["unknown_fill"] == 7
     assert result.strict_exit_code() == 0
     assert [i["id"] for i in result.instruments] == ["ESH4.GLBX"]
-
-

@@ -49,7 +49,9 @@ def test_columns_and_marks(itch: Path, model: Path, tmp_path: Path) -> None:
     assert result.ticks > 0
     # a generic table: levels say nothing, alarms are raised all the same
     assert all(frame[f"{h}_level"].null_count() == len(frame) for h in HEADS)
-    assert {(i["table"], i["level"], i["mask"]) for i in result.instruments} == {("generic", "uncalibrated", "ffffffff")}
+    assert {(i["table"], i["level"], i["mask"]) for i in result.instruments} == {
+        ("generic", "uncalibrated", "ffffffff")
+    }
     assert result.marks() == ["table=generic level=uncalibrated mask=ffffffff: SIM1.XNAS, SIM2.XNAS"]
     on = frame.filter("alert")
     assert len(on) > 0
@@ -105,7 +107,10 @@ def test_own_levels_are_probabilities(itch: Path, weights: Weights, tmp_path: Pa
     made = weights.with_table(owner, generic, tick=100, lot=100).with_level(owner, mask_, weights.level_for(None))
     folder = made.save(tmp_path / "own")
     result = score(itch, model=folder, out=tmp_path / "s", backend="cpu")
-    assert [(i["table"], i["level"]) for i in result.instruments] == [("own", "calibrated"), ("generic", "uncalibrated")]
+    assert [(i["table"], i["level"]) for i in result.instruments] == [
+        ("own", "calibrated"),
+        ("generic", "uncalibrated"),
+    ]
     frame = pl.read_parquet(tmp_path / "s")
     known = frame.filter(pl.col("instrument") == owner)["maxz_level"]
     assert known.null_count() == 0
@@ -194,5 +199,3 @@ def test_a_named_back_end_that_is_missing_is_an_error(itch: Path, model: Path, r
 def test_a_model_that_is_missing(itch: Path) -> None:
     with pytest.raises(ModelNotFound, match="no_such_model"):
         score(itch, model="no_such_model")
-
-

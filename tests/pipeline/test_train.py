@@ -56,7 +56,7 @@ def test_too_little_to_learn_from(model: Path, tmp_path: Path) -> None:
     from microrisk.pipeline.training import train
 
     short = write_itch(simulate(8, 20.0), tmp_path / "short_2025-01-06.itch")
-    with pytest.raises(UsageError, match="SIM1.XNAS: .* rows to learn from"):
+    with pytest.raises(UsageError, match=r"SIM1.XNAS: .* rows to learn from"):
         train(short, out=tmp_path / "m", tables_only=True, model=model)
     assert not (tmp_path / "m").exists()
 
