@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from microrisk._core import ItchDecoder
+from microrisk.core import ItchDecoder
 from microrisk.errors import UsageError
 from microrisk.feed.base import (
     CHUNK_EVENTS,

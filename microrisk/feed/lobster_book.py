@@ -77,10 +77,10 @@ class Tracker:
         self._parts = []
         if image is not None:
             for which, after in ((BUY, image[0]), (SELL, image[1])):
-                if which == side and ADDED <= kind <= EXECUTED:
-                    after = self._before(kind, size, price, after)
-                if self._sides[which].sums != after:
-                    self._conform(which, after)
+                own = which == side and ADDED <= kind <= EXECUTED
+                before = self._before(kind, size, price, after) if own else after
+                if self._sides[which].sums != before:
+                    self._conform(which, before, after)
         if kind == ADDED:
             if order not in self._where:
                 self._push(side, price, order, size)
@@ -99,12 +99,13 @@ class Tracker:
             before.pop(price, None)
         return before
 
-    def _conform(self, side: int, want: Sums) -> None:
+    def _conform(self, side: int, want: Sums, after: Sums) -> None:
+        """Make one side hold `want`, which a message then turns into the image `after`."""
         ladder = self._sides[side]
         for price in [p for p in ladder.sums if p not in want]:
             ladder.aside[price] = self._drop(side, price)
         # a level that the image passes over is gone; only one beyond its last level may come back
-        worst = min((side * p for p in want), default=None)
+        worst = min((side * p for p in after), default=None)
         for price in [p for p in ladder.aside if worst is None or (side * p > worst and p not in want)]:
             del ladder.aside[price]
         for price, total in want.items():
