@@ -120,8 +120,7 @@ def train(
     """
     s = settings or Settings()
     _check(codes, exposed)
-    clean = codes[: len(codes) - max(int(len(codes) * s.held_out), 1)]
-    held = codes[len(clean) :]
+    clean, held = np.split(codes, [len(codes) - held_out_rows(len(codes), s)])
     with _single_thread():
         run = _Run(Network(s.seed), clean, exposed, s, progress or (lambda stage, share: None))
         run.vae()
@@ -137,6 +136,11 @@ def train(
         tuned = run.network.to_float_network(whitening)
     tuned = replace(tuned, residual_exp=network.residual_exp)
     return Trained(network, tuned, scales, metrics, _alarms(metrics, exposed))
+
+
+def held_out_rows(rows: int, settings: Settings) -> int:
+    """How many of the last clean rows `train` only measures on."""
+    return max(int(rows * settings.held_out), 1)
 
 
 class _Run:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,17 +15,13 @@ from microrisk.pipeline.gather import codes_of, gather
 from microrisk.pipeline.scoring import Heads
 from microrisk.pipeline.spine import Openable, Spine
 from microrisk.pipeline.watch import Stage
-from microrisk.spec.features import ALL_MASK
-from microrisk.spec.formats import TABLE_POINTS
 from microrisk.spec.records import N_HEADS
-from microrisk.weights import GENERIC, LevelTable, Weights
+from microrisk.weights import Weights
 
 if TYPE_CHECKING:
     from microrisk.market.simulator import Session
     from microrisk.model.train import Exposed
 
-NEVER = (1 << 31) - 1
-"""A threshold that no level reaches."""
 AFTERMATH_NS = 5_000_000_000
 """Time after an episode in which rows are neither normal nor part of it."""
 CALIBRATION_ROWS = 1 << 23
@@ -39,27 +35,13 @@ def fit_networks(
 
     Raises UsageError without torch.
     """
-    from microrisk.model.quantise import quantisation_gap, quantise
-
     try:
+        from microrisk.model.build import build_model
         from microrisk.model.train import Settings
-        from microrisk.model.train import train as fit
     except ImportError as missing:
         raise UsageError(f"training needs torch ({missing}): pip install 'microrisk[model]'") from missing
-    made = fit(codes, exposed, Settings(seed=seed, masks=tuple(masks), **settings))
-    weights = uncalibrated(quantise(made.network, made.scales)).with_table(GENERIC, table, tick=0, lot=0)
-    gap = quantisation_gap(made.network, weights, codes[-100_000:])
-    metrics = {**made.metrics, "quantisation": {k: v.to_json() for k, v in gap.items()}, "alarms": list(made.alarms)}
-    return weights, metrics
-
-
-def uncalibrated(tensors: Mapping[str, NDArray[Any]]) -> Weights:
-    """Weights with a level table that says 0 and never alarms, until calibration puts a real one in its place."""
-    flat = np.zeros((N_HEADS, TABLE_POINTS), np.int32)
-    breaks = np.broadcast_to(np.arange(TABLE_POINTS, dtype=np.int32), flat.shape)
-    never = np.full(N_HEADS, NEVER, dtype=np.int32)
-    slope = np.zeros((N_HEADS, TABLE_POINTS + 1), np.int32)
-    return Weights(tensors).with_level(GENERIC, ALL_MASK, LevelTable(breaks, flat, slope, never, never, False))
+    made = build_model(codes, exposed, table, Settings(seed=seed, masks=tuple(masks), **settings))
+    return made.weights, made.metrics
 
 
 def simulated_episodes(mask: int, seed: int, *, sessions: int = 3, minutes: float = 30.0) -> tuple[Exposed, Any]:

@@ -7,8 +7,10 @@ import pytest
 
 pytest.importorskip("torch")
 
+from microrisk import fixed
 from microrisk.errors import EvaluationError
-from microrisk.model.build import CodeSession, build_model, with_calibration
+from microrisk.model.build import build_model
+from microrisk.model.calibrate import Session, calibrate
 from microrisk.model.floatnet import FloatNetwork
 from microrisk.model.quantise import GATES, area_under_curve, quantisation_gap
 from microrisk.model.synthetic import market_like_codes, random_weights
@@ -38,11 +40,6 @@ def episodes(seed, rows=12_000):
     return Exposed(np.clip(codes, -128, 127).astype(np.int8), labels)
 
 
-def calibration():
-    now = np.arange(8_000, dtype=np.int64) * NS_PER_S // 5
-    return [CodeSession(now, market_like_codes(8_000, s)) for s in (31, 32)]
-
-
 @pytest.fixture(scope="module")
 def stages():
     return []
@@ -50,17 +47,10 @@ def stages():
 
 @pytest.fixture(scope="module")
 def built(stages):
-    table = random_weights(0).table_for()
-    clean = market_like_codes(20_000, 1)
     card = {"name": "trial", "data": {"synthetic": "seed 1"}}
+    table = random_weights(0).table_for()
     return build_model(
-        clean,
-        table,
-        calibration(),
-        exposed=episodes(2),
-        settings=QUICK,
-        card=card,
-        progress=lambda stage, share: stages.append((stage, share)),
+        market_like_codes(20_000, 1), episodes(2), table, QUICK, card=card, progress=lambda *at: stages.append(at)
     )
 
 
@@ -94,27 +84,28 @@ def test_folder_is_complete(built, tmp_path):
     codes = market_like_codes(3000, 3)
     assert (back.compute(codes) == built.weights.compute(codes)).all()
     assert quantisation_gap(net, back, codes, draws=2)["vae"].spearman.value > 0.99
-    assert back.level_owners() == [("generic", L2_MASK), ("generic", ALL_MASK)]
-    card = back.card
-    assert set(card) == {"format_hash", "name", "data", "metrics", "calibration", "instruments"}
-    assert set(card["calibration"]) == {"level/generic/ffffffff", "level/generic/3ff83fff"}
-    assert set(card["metrics"]["quantisation_gap"]) == {"vae", "exposure"}
-    assert all(v < 10_000 for v in card["metrics"]["saturated_per_million"].values())
+    assert set(back.card) == {"format_hash", "name", "data", "metrics", "instruments"}
+    assert set(back.card["metrics"]["quantisation"]) == {"vae", "exposure"}
+    assert all(v < 10_000 for v in back.card["metrics"]["saturated_per_million"].values())
     assert not built.alarms
+
+
+def test_uncalibrated_never_alarms_and_calibration_takes_its_place(built):
+    level = built.weights.level_for()
+    heads = built.weights.compute(market_like_codes(8000, 31), L2_MASK)
+    for h in range(4):
+        assert not fixed.level(heads[:, h], level.breaks[h], level.value[h], level.slope[h]).any()
+    assert (level.on == (1 << 31) - 1).all()
+    found = calibrate([Session(np.arange(8000) * NS_PER_S, heads)])
+    own = built.weights.with_level("A.XNAS", L2_MASK, found.level)
+    own.validate()
+    assert own.level_for("A.XNAS", L2_MASK).calibrated
+    assert not own.level_for("A.XNAS", ALL_MASK).calibrated
 
 
 def test_progress_covers_every_stage(built, stages):
     assert list(dict.fromkeys(s for s, _ in stages)) == ["vae", "exposure", "fine-tune"]
     assert [share for _, share in stages].count(1.0) == 3
-
-
-def test_own_instrument_afterwards(built):
-    own = built.weights.with_table("A.XNAS", built.weights.table_for(), tick=100, lot=10)
-    own = with_calibration(own, "A.XNAS", L2_MASK, calibration()[:1])
-    own.validate()
-    assert own.level_for("A.XNAS", L2_MASK).calibrated
-    assert not own.level_for("A.XNAS", ALL_MASK).calibrated
-    assert "level/A.XNAS/3ff83fff" in own.card["calibration"]
 
 
 def test_same_seed_same_weights_and_no_episodes():
