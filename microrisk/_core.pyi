@@ -1,8 +1,9 @@
 """Types and contracts of the compiled extension; import it through `microrisk.core`, which checks the build.
 
 Record arrays have the dtypes of `microrisk.spec.records`, one dimension, contiguous. Prices and quantities are integers
-in the feed's own units. An Engine, and a decoder, belong to one thread at a time; every run_* and decode releases the
-interpreter lock. A buffer is any object with the buffer protocol (bytes, mmap, memoryview, array).
+in the feed's own units. Every run_* and decode releases the interpreter lock; an engine (and its decoder) works for one
+thread at a time: while it runs, other threads may read its counters, anything else is refused (RuntimeError).
+A buffer is any object with the buffer protocol (bytes, mmap, memoryview, array).
 """
 
 from typing import Any

@@ -212,13 +212,41 @@ py::dict counts(const ItchDecoder& decoder) {
 
 // ---- engine --------------------------------------------------------------------------------------------------------
 
-// The engine with the Python objects whose memory it reads.
+// The engine with the Python objects whose memory it reads. While one thread runs it, another may only look at
+// counters.
 struct PyEngine {
   PyEngine(bool always_open, std::size_t orders, std::size_t instruments) : engine(always_open, orders, instruments) {}
+
+  Engine& idle() {
+    if (busy) throw std::runtime_error("the engine is running in another thread");
+    return engine;
+  }
+
   Engine engine;
+  bool busy = false;  // changed only under the interpreter lock
   std::shared_ptr<Heads> heads;
   py::object table;
   std::vector<py::object> tables;
+};
+
+// Runs the engine without the interpreter lock.
+class Run {
+ public:
+  explicit Run(PyEngine& self) : self_(self) {
+    self.idle();
+    self.busy = true;
+    saved_ = PyEval_SaveThread();
+  }
+  Run(const Run&) = delete;
+  Run& operator=(const Run&) = delete;
+  ~Run() {
+    PyEval_RestoreThread(saved_);
+    self_.busy = false;
+  }
+
+ private:
+  PyEngine& self_;
+  PyThreadState* saved_ = nullptr;
 };
 
 void watch(PyEngine& self, std::uintptr_t kernel, const py::bytes& state, const py::array& table,
@@ -234,7 +262,7 @@ void watch(PyEngine& self, std::uintptr_t kernel, const py::bytes& state, const 
   stage.alert_params = bytes_of(alert_params);
   stage.alert_state = bytes_of(alert_state);
   stage.rows = rows;
-  self.engine.watch(std::move(stage));
+  self.idle().watch(std::move(stage));
   self.heads = std::move(heads);
   self.table = table;
 }
@@ -347,7 +375,7 @@ void bind_engine(py::module_& m) {
       [](Self s, const py::array& events) {
         const Event* from = records_of<Event>(events, "EVENT");
         const auto n = static_cast<std::size_t>(events.shape(0));
-        py::gil_scoped_release release;
+        const Run run(s);
         s.engine.run_events(from, n);
       },
       arg("events"));
@@ -356,77 +384,77 @@ void bind_engine(py::module_& m) {
       [](Self s, ItchDecoder& decoder, const py::object& data, std::size_t offset, std::uint64_t max_messages) {
         const Buffer buffer(data);
         offset = checked_offset(buffer, offset);
-        py::gil_scoped_release release;
+        const Run run(s);
         return s.engine.run_itch(decoder, buffer.data(), buffer.size(), offset, max_messages);
       },
       arg("decoder"), arg("data"), arg("offset"), arg("max_messages"));
-  c.def("finish", [](Self s) { s.engine.finish(); });
+  c.def("finish", [](Self s) { s.idle().finish(); });
 
-  c.def("record_bbo", [](Self s) { s.engine.record_bbo(); });
-  c.def("take_bbo", [](Self s) { return take(s.engine.bbo, "BBO"); });
+  c.def("record_bbo", [](Self s) { s.idle().record_bbo(); });
+  c.def("take_bbo", [](Self s) { return take(s.idle().bbo, "BBO"); });
   c.def(
       "record_views",
       [](Self s, std::int64_t every_ns) {
         if (every_ns < 0) throw py::value_error("every_ns is negative");
-        s.engine.record_views(every_ns);
+        s.idle().record_views(every_ns);
       },
       arg("every_ns") = 0);
-  c.def("take_views", [](Self s) { return take(s.engine.views, "VIEW"); });
+  c.def("take_views", [](Self s) { return take(s.idle().views, "VIEW"); });
   c.def(
       "record_depth",
       [](Self s, std::size_t depth) {
         if (depth < 1 || depth > 10'000) throw py::value_error("depth must be 1..10000");
-        s.engine.record_depth(depth);
+        s.idle().record_depth(depth);
       },
       arg("depth"));
-  c.def("take_depth", [](Self s) { return take_depth(s.engine); });
+  c.def("take_depth", [](Self s) { return take_depth(s.idle()); });
 
   c.def("watch", &watch, arg("kernel"), arg("state"), arg("table"), arg("heads") = nullptr, arg("alert") = 0,
         arg("alert_params") = py::bytes(), arg("alert_state") = py::bytes(), arg("rows") = true);
   c.def(
       "set_table",
       [](Self s, std::uint32_t instrument, const py::bytes& state, const py::array& table, const py::bytes& params) {
-        s.engine.set_table(instrument, bytes_of(state), table_of(table), bytes_of(params));
+        s.idle().set_table(instrument, bytes_of(state), table_of(table), bytes_of(params));
         s.tables.push_back(table);
       },
       arg("instrument"), arg("state"), arg("table"), arg("alert_params") = py::bytes());
-  c.def("state_of", [](Self s, std::uint32_t i) { return state_of(s.engine, i); }, arg("instrument"));
-  c.def("ticks", [](Self s, bool on) { s.engine.ticks(on); }, arg("on"));
-  c.def("take_rows", [](Self s) { return take(s.engine.rows, "ROW"); });
-  c.def("latency", [](Self s, bool on) { s.engine.latency(on); }, arg("on"));
-  c.def("take_latency", [](Self s) { return array_of(s.engine.histogram.take()); });
+  c.def("state_of", [](Self s, std::uint32_t i) { return state_of(s.idle(), i); }, arg("instrument"));
+  c.def("ticks", [](Self s, bool on) { s.idle().ticks(on); }, arg("on"));
+  c.def("take_rows", [](Self s) { return take(s.idle().rows, "ROW"); });
+  c.def("latency", [](Self s, bool on) { s.idle().latency(on); }, arg("on"));
+  c.def("take_latency", [](Self s) { return array_of(s.idle().histogram.take()); });
 
-  c.def("orders", [](Self s, std::uint32_t i) { return orders(s.engine, i); }, arg("instrument"));
+  c.def("orders", [](Self s, std::uint32_t i) { return orders(s.idle(), i); }, arg("instrument"));
   c.def(
-      "levels", [](Self s, std::uint32_t i, std::size_t depth) { return levels(s.engine, i, depth); },
+      "levels", [](Self s, std::uint32_t i, std::size_t depth) { return levels(s.idle(), i, depth); },
       arg("instrument"), arg("depth") = 0);
   c.def(
-      "queue_position", [](Self s, std::uint32_t i, std::uint64_t id) { return queue_position(s.engine, i, id); },
+      "queue_position", [](Self s, std::uint32_t i, std::uint64_t id) { return queue_position(s.idle(), i, id); },
       arg("instrument"), arg("order_id"));
-  c.def("instruments", [](Self s) { return instruments(s.engine); });
+  c.def("instruments", [](Self s) { return instruments(s.idle()); });
   c.def(
-      "integrity", [](Self s, std::optional<std::uint32_t> i) { return integrity(s.engine, i); },
+      "integrity", [](Self s, std::optional<std::uint32_t> i) { return integrity(s.idle(), i); },
       arg("instrument") = py::none());
   c.def("findings", [](Self s) {
-    py::array out(record("FINDING"), static_cast<py::ssize_t>(s.engine.findings.size()));
-    std::memcpy(out.mutable_data(), s.engine.findings.data(), s.engine.findings.size() * sizeof(Finding));
+    py::array out(record("FINDING"), static_cast<py::ssize_t>(s.idle().findings.size()));
+    std::memcpy(out.mutable_data(), s.idle().findings.data(), s.idle().findings.size() * sizeof(Finding));
     return out;
   });
   c.def(
       "count",
       [](Self s, std::size_t kind, std::uint64_t n, std::optional<std::uint32_t> instrument) {
         if (kind >= N_INTEGRITY) throw py::value_error("no such Integrity kind: " + std::to_string(kind));
-        s.engine.count(static_cast<Integrity>(kind), n, instrument.value_or(ALL_INSTRUMENTS));
+        s.idle().count(static_cast<Integrity>(kind), n, instrument.value_or(ALL_INSTRUMENTS));
       },
       arg("kind"), arg("n") = 1, arg("instrument") = py::none());
   c.def(
       "suspect",
       [](Self s, std::uint32_t i) {
-        const Instrument* in = s.engine.find(i);
+        const Instrument* in = s.idle().find(i);
         return in != nullptr && in->suspect;
       },
       arg("instrument"));
-  c.def("reset_book", [](Self s, std::uint32_t i) { s.engine.reset_book(i); }, arg("instrument"));
+  c.def("reset_book", [](Self s, std::uint32_t i) { s.idle().reset_book(i); }, arg("instrument"));
   c.def_property_readonly("n_events", [](Self s) { return s.engine.n_events; });
   c.def_property_readonly("live_orders", [](Self s) { return s.engine.store().live_orders(); });
   c.def_property_readonly("now", [](Self s) { return s.engine.now; });

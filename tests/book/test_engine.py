@@ -364,11 +364,17 @@ def test_the_interpreter_runs_meanwhile() -> None:
     work = itch_stream(orders=150_000, symbols=50)
     engine, decoder = Engine(), ItchDecoder()
     thread = threading.Thread(target=lambda: engine.run_itch(decoder, work.data, 0, 1 << 40))
-    laps = 0
+    laps, refused = 0, 0
     thread.start()
     while thread.is_alive():
         laps += 1
+        try:
+            engine.take_bbo()
+        except RuntimeError as e:
+            assert "another thread" in str(e)
+            refused += 1
     thread.join()
+    assert refused > 0
     assert engine.live_orders == work.live_orders
     assert laps > 100
 
