@@ -19,8 +19,7 @@ from cyclopts import App, Parameter
 from numpy.typing import NDArray
 
 from microrisk.errors import UsageError
-from microrisk.evaluate.recovery import eventful
-from microrisk.evaluate.sessions import run
+from microrisk.evaluate.sessions import eventful, run
 from microrisk.features.normalise import Table, expand, fit_table
 from microrisk.market.simulator import simulate
 from microrisk.model.calibrate import calibrate

@@ -143,6 +143,7 @@ def _report(session: Session, run: _Run, weights: Weights, facts: dict[str, Any]
     ]
     episodes, marks = match(planted_, alerts(run.rows, names, run.stage.mask))
     outcome = run.spine.outcome()
+    marks_of = run.stage.marks(next(iter(names.values())))
     span = (int(run.rows["now"][-1]) - int(run.rows["now"][0])) / 1e9
     return Report(
         title="microrisk demo: a market with planted trouble",
@@ -151,7 +152,12 @@ def _report(session: Session, run: _Run, weights: Weights, facts: dict[str, Any]
             outcome["events"], outcome["messages"], len(run.rows), run.spine.seconds, span, capture.stat().st_size
         ),
         model=ModelFacts(
-            facts["name"], facts["format_hash"], mask=run.stage.mask, trained_on=str(weights.card.get("data", ""))
+            facts["name"],
+            facts["format_hash"],
+            table=marks_of["table"],
+            level=marks_of["level"],
+            mask=run.stage.mask,
+            trained_on=str(weights.card.get("description", "")),
         ),
         instruments=list(names.values()),
         episodes=episodes,
@@ -174,7 +180,7 @@ def _books(
 ) -> list[tuple[str, int, BookWindow]]:
     """Windows around the first episode of each kind."""
     out, shown = list[tuple[str, int, BookWindow]](), set[str]()
-    ticks = {s.id: s.tick for s in session.instruments.values()}
+    ticks = {s.id: s.tick or 1 for s in session.instruments.values()}
     for k, e in enumerate(episodes):
         if e.kind in shown or len(out) >= SHOWN_BOOKS:
             continue

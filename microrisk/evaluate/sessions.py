@@ -10,9 +10,9 @@ from microrisk.errors import UsageError
 from microrisk.evaluate.baselines import rivals
 from microrisk.evaluate.detectors import Column, Detector, Union
 from microrisk.evaluate.harness import evaluate
-from microrisk.evaluate.recovery import eventful
 from microrisk.evaluate.result import Result
 from microrisk.evaluate.split import EpisodeLike, Split, Track
+from microrisk.market.episodes import random_plans
 from microrisk.market.simulator import Session, simulate
 from microrisk.pipeline.memory import simulated
 from microrisk.pipeline.scoring import Heads
@@ -24,6 +24,7 @@ from microrisk.weights import Weights
 FIRST_SEED = 1_000_000
 """Seeds of the harness begin here; those that models are made with lie below."""
 SEEDS_PER_RUN = 1_000
+SECONDS_PER_KIND, SPACING_S = 450.0, 12.0
 TRAIN_SESSIONS = 2
 """Sessions that the fitted baselines get; the model was trained elsewhere."""
 
@@ -68,6 +69,16 @@ def session_tracks(session: Session, weights: Weights, name: str) -> list[Track]
     owned = [(owner, e) for e in session.episodes for owner in ([ids[e.instrument]] if e.instrument else ids.values())]
     end = session.start_ns + int(session.seconds * 1e9)
     return tracks(simulated(session), weights, name, owned, seed=session.seed, span=(session.start_ns, end))
+
+
+def eventful(seed: int, seconds: float) -> Session:
+    """A session of one instrument with an episode of each kind for every SECONDS_PER_KIND.
+
+    After lost messages the receiver gets a book image (simulate's resync): a wrong book to the end of the session would
+    grade the missing repair. Raises UsageError below about six minutes, where one episode of each kind does not fit.
+    """
+    plans = random_plans(seed, seconds, max(1, int(seconds / SECONDS_PER_KIND)), SPACING_S)
+    return simulate(seed, seconds, episodes=plans)
 
 
 def simulated_split(weights: Weights, *, sessions: int, minutes: float, seed: int, say: Say) -> Split:

@@ -5,7 +5,7 @@ Nothing that sets a level or a threshold was seen while tables or weights were f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,13 @@ def train(
     tables_only: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
+    settings: Mapping[str, Any] | None = None,
     **options: str | None,
 ) -> TrainResult:
     """Fit a model to recordings and write it to the new folder `out`.
 
     tables_only : keep the weights of `model`; instruments get normaliser tables and levels of their own.
+    settings : of model.train.Settings
 
     Otherwise networks are trained too (torch), the exposure head on episodes injected into simulated sessions. Raises
     UsageError when `out` exists, torch is missing, or no instrument has rows enough; else as in `replay`.
@@ -84,7 +86,7 @@ def train(
         weights, facts = named(model)
         weights = weights.with_card(based_on=facts["name"])
     else:
-        weights, metrics = _whole(source, found, taught, split, seed)
+        weights, metrics = _whole(source, found, taught, split, {"seed": seed, **(settings or {})})
     weights = own_tables(weights, found, taught, split)
     weights, levels = own_levels(weights, source, taught, split)
     weights = weights.with_card(
@@ -150,19 +152,19 @@ def own_levels(weights: Weights, source: Openable, names: Sequence[str], split: 
 
 
 def _whole(
-    source: Source, found: Gathered, names: Sequence[str], split: int, seed: int
+    source: Source, found: Gathered, names: Sequence[str], split: int, settings: Mapping[str, Any]
 ) -> tuple[Weights, dict[str, Any]]:
     """Networks taught by the earlier part of every instrument in its own table, and a generic table over all."""
     from microrisk.features.normalise import expand, fit_table
     from microrisk.model.calibrate import Session, calibrate
 
     codes = [codes_of(before(found, n, split), expand(fit_table(before(found, n, split)), found.mask)) for n in names]
-    exposed, table = simulated_episodes(found.mask, seed)
+    exposed, table = simulated_episodes(found.mask, int(settings["seed"]))
     generic = gather(source, held_rows=1 << 20)
     pooled = [before(generic, n, split) for n in generic.by_id]
     pooled = [rows for rows in pooled if len(rows)]
     table = fit_table(pooled, [1.0] * len(pooled)) if pooled else table
-    weights, metrics = fit_networks(np.concatenate(codes), exposed, table, masks=(found.mask,), seed=seed)
+    weights, metrics = fit_networks(np.concatenate(codes), exposed, table, masks=(found.mask,), **settings)
     sessions = list(scored(weights, source, start=split).values())
     made = calibrate([Session(s.now, s.heads) for s in sessions])
     for mask in {found.mask, ALL_MASK}:

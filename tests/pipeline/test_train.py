@@ -11,8 +11,8 @@ import pytest
 
 from microrisk.errors import UsageError
 from microrisk.evaluate.default_model import MASKS, Seeds, calibrated, make_default
-from microrisk.evaluate.recovery import planned, repaired
-from microrisk.market.episodes import KINDS, Episode, Plan
+from microrisk.evaluate.sessions import eventful
+from microrisk.market.episodes import KINDS, Episode
 from microrisk.market.simulator import simulate
 from microrisk.pipeline import score
 from microrisk.pipeline.fitting import episode_labels, scored
@@ -104,18 +104,14 @@ def test_labels_of_rows() -> None:
     assert not label[18:].any()
 
 
-def test_a_hole_is_followed_by_the_whole_book() -> None:
-    plans = [Plan("gap", 20 * 10**9, 1.0, 5.0, hard=False), Plan("gap", 40 * 10**9, 1.0, 5.0, hard=False)]
-    session = planned(4, 60.0, plans)
-    whole = simulate(4, 60.0)
-    assert len(session.events) > len(simulate(4, 60.0, episodes=plans).events)
-    hurt, sound = Spine(simulated(session)), Spine(simulated(whole))
-    for spine in (hurt, sound):
-        for _ in spine.chunks():
-            pass
-    assert not any(hurt.integrity().values())
-    assert np.array_equal(hurt.engine.orders(1), sound.engine.orders(1))
-    assert np.array_equal(repaired(whole.events, whole.events), whole.events)
+def test_a_session_with_episodes_ends_with_a_sound_book() -> None:
+    session = eventful(4, 450.0)
+    assert sorted(e.kind for e in session.episodes) == sorted(KINDS)
+    spine = Spine(simulated(session))
+    for _ in spine.chunks():
+        pass
+    assert not spine.engine.suspect(1)
+    assert not any(spine.integrity().values())
 
 
 def test_a_seed_serves_one_purpose() -> None:
@@ -138,3 +134,16 @@ def test_the_recipe_in_small(tmp_path: Path) -> None:
     assert Weights.load(tmp_path / "m").card["seeds"] == {"clean": [1], "exposure": [2], "calibration": [3]}
     assert weights.card["data"]["recordings"] == {}
     assert set(weights.card["metrics"]["exposure"]["rows"]) == {"1", "2", "3", "4", "5", "6"}
+
+
+@pytest.mark.slow
+def test_a_whole_model_of_a_recording(itch: Path, tmp_path: Path) -> None:
+    from microrisk.pipeline.training import train
+
+    short = {"vae_steps": 30, "exposure_steps": 30, "tune_steps": 10, "batch": 128}
+    result = train(itch, out=tmp_path / "m", seed=3, settings=short)
+    made = Weights.load(tmp_path / "m")
+    assert made.table_owners() == ["SIM1.XNAS", "SIM2.XNAS", "generic"]
+    assert "vae" in result.metrics
+    assert made.level_for("SIM1.XNAS").calibrated
+    assert score(itch, model=tmp_path / "m").rows > 10_000
