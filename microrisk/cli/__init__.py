@@ -9,7 +9,7 @@ from importlib.metadata import version
 from cyclopts import App, CycloptsError
 
 from microrisk.cli import machine, models, read, work
-from microrisk.cli.console import Exit, guarded, set_up_logs, tell
+from microrisk.cli.console import Exit, guarded, tell
 
 app = App(
     name="microrisk",
@@ -26,7 +26,6 @@ for part in (read, work, models, machine):
 def main(tokens: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     words = list(sys.argv[1:] if tokens is None else tokens)
-    set_up_logs()
     try:
         command, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     except CycloptsError as error:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Any
 
-import structlog
 from cyclopts import App
 
 from microrisk import errors
@@ -29,21 +27,21 @@ USAGE_ERRORS = (errors.UsageError, errors.ModelNotFound, errors.BackendUnavailab
 """The request was wrong; every other MicroriskError is about data."""
 
 
-def set_up_logs() -> None:
-    """Lines for people on a terminal, JSON lines otherwise; always stderr."""
+def _log() -> Any:
+    """Lines for people on a terminal, JSON lines with a time otherwise; always stderr. Imported when first needed."""
+    import structlog
+
     people = sys.stderr.isatty()
     stamp: list[Any] = [] if people else [structlog.processors.TimeStamper(fmt="iso", utc=True)]
     last: Any = structlog.dev.ConsoleRenderer() if people else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[structlog.processors.add_log_level, *stamp, last],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+    return structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr), processors=[structlog.processors.add_log_level, *stamp, last]
     )
 
 
-def log() -> Any:
-    """The logger of the command line."""
-    return structlog.get_logger()
+def narrate(text: str) -> None:
+    """What a long command is doing, as a log line."""
+    _log().info(text)
 
 
 def say(text: str = "") -> None:

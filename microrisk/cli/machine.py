@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from microrisk.cli.console import Exit, register, say, say_json, table, tell
+from microrisk.cli.console import Exit, narrate, register, say, say_json, table, tell
 from microrisk.cli.read import Json
 
 
@@ -45,7 +45,7 @@ def demo(
         raise UsageError("--serve: this version has no live dashboard; run `microrisk demo` and open the report")
     from microrisk.evaluate.demo import demo as run
 
-    result = run(out, seed=seed, minutes=minutes, model=model, say=tell)
+    result = run(out, seed=seed, minutes=minutes, model=model, say=narrate)
     if json:
         say_json(result.to_json())
     else:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from microrisk.cli.console import Exit, register, say_json, tell
+from microrisk.cli.console import Exit, narrate, register, say_json
 from microrisk.cli.read import Json
 
 
@@ -45,7 +45,7 @@ def evaluate(
     from microrisk.pipeline.sink import replacing
     from microrisk.score.registry import load_model
 
-    result = run(load_model(model), sessions=sessions, minutes=minutes, seed=seed, forest=forest, say=tell)
+    result = run(load_model(model), sessions=sessions, minutes=minutes, seed=seed, forest=forest, say=narrate)
     if out is not None:
         with replacing(out) as file:
             file.write(result.to_json().encode())

@@ -1,8 +1,9 @@
 """The recipe of the packaged model `default`: python -m microrisk.evaluate.default_model OUT [--data FOLDER].
 
-Clean simulated sessions and the first half of the MIT-licensed Coinbase recording teach tables, whitening and vae;
-simulated sessions with episodes teach the exposure head; clean sessions of other seeds set levels and thresholds for
-every feature mask that a feed of this package has. The second half of the recording is never read.
+Clean simulated sessions and the first half of the MIT-licensed Coinbase recording teach tables, whitening and vae.
+Simulated sessions with episodes, and that half with episodes injected, teach the exposure head. Clean sessions of other
+seeds set levels and thresholds for every feature mask that a feed of this package has. The second half of the recording
+is never read.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,13 +22,16 @@ from numpy.typing import NDArray
 from microrisk.errors import UsageError
 from microrisk.evaluate.sessions import eventful, run
 from microrisk.features.normalise import Table, expand, fit_table
+from microrisk.market.episodes import Episode, random_plans
+from microrisk.market.inject import inject
 from microrisk.market.simulator import simulate
 from microrisk.model.calibrate import calibrate
 from microrisk.pipeline.fitting import digest, exposure_rows, fit_networks, scored
 from microrisk.pipeline.gather import Raw, codes_of, gather
-from microrisk.pipeline.memory import recorded, simulated
+from microrisk.pipeline.memory import Recorded, recorded, simulated
 from microrisk.pipeline.spine import Source
 from microrisk.spec.features import ALL_MASK, mask
+from microrisk.spec.records import Flag
 from microrisk.weights import GENERIC, Weights
 
 MINUTES = 30.0
@@ -54,10 +58,11 @@ class Seeds:
     clean: Sequence[int] = tuple(range(1_000, 1_010))
     exposure: Sequence[int] = tuple(range(2_000, 2_014))
     calibration: Sequence[int] = tuple(range(3_000, 3_012))
+    injected: Sequence[int] = tuple(range(4_000, 4_006))
 
     def check(self) -> None:
         """UsageError when a seed has two purposes."""
-        every = [*self.clean, *self.exposure, *self.calibration]
+        every = [*self.clean, *self.exposure, *self.calibration, *self.injected]
         if len(set(every)) != len(every):
             raise UsageError("a seed is used for two purposes")
 
@@ -86,10 +91,12 @@ def make_default(
     seeds.check()
     say(f"{len(seeds.clean)} clean sessions of {minutes:g} minutes")
     raw = [r for s in seeds.clean for r in gather(simulated(simulate(s, minutes * 60))).by_id.values()]
-    real = None if data is None else first_half(Path(data))
+    half = None if data is None else first_half(Path(data))
+    real = None if half is None else next(iter(gather(half).by_id.values()))
     table = generic_table(raw, real)
     say(f"{len(seeds.exposure)} sessions with episodes")
-    exposed = exposure_rows([eventful(s, minutes * 60) for s in seeds.exposure], expand(table))
+    taught = [(simulated(s), s.episodes) for s in (eventful(k, minutes * 60) for k in seeds.exposure)]
+    exposed = exposure_rows([*taught, *(injected(half, seeds.injected) if half else [])], expand(table))
     say("training")
     weights, metrics = fit_networks(
         training_codes(raw, real, expand(table)), exposed, table, masks=tuple(MASKS.values()), seed=1, **settings
@@ -99,7 +106,7 @@ def make_default(
     weights = weights.with_card(
         name=name,
         description="Taught by the simulator" + (f" and the first half of {COINBASE} (MIT)." if real else " alone."),
-        seeds={"clean": list(seeds.clean), "exposure": list(seeds.exposure), "calibration": list(seeds.calibration)},
+        seeds={name: list(numbers) for name, numbers in asdict(seeds).items()},
         data={"simulator_minutes": minutes, "recordings": {} if real is None else _digests(Path(str(data)))},
         metrics=metrics,
         calibration=calibration,
@@ -111,16 +118,29 @@ def make_default(
     return weights
 
 
-def first_half(data: Path) -> Raw:
-    """Features of the earlier half (by time) of the Coinbase recording, as under a generic table."""
-    source = Source(
-        (str(data / COINBASE / "messages.json.gz"),), snapshot=str(data / COINBASE / "beginning_level_3.json.gz")
-    )
-    held = recorded(source.open())
-    (raw,) = gather(held).by_id.values()
-    times = held.events["ts_event"][held.events["ts_event"] > 0]
-    middle = (int(times[0]) + int(times[-1])) // 2
-    return raw.between(int(raw.now[0]), middle)
+def first_half(data: Path) -> Recorded:
+    """The earlier half (by time) of the Coinbase recording, book image included."""
+    folder = data / COINBASE
+    snapshot = str(folder / "beginning_level_3.json.gz")
+    whole = recorded(Source((str(folder / "messages.json.gz"),), snapshot=snapshot).open())
+    ts = whole.events["ts_event"]
+    told = ts[(whole.events["flags"] & int(Flag.SNAPSHOT)) == 0]
+    middle = (int(told[0]) + int(told[-1])) // 2
+    return replace(whole, events=whole.events[ts < middle])
+
+
+def injected(half: Recorded, seeds: Sequence[int]) -> list[tuple[Recorded, Sequence[Episode]]]:
+    """The recording with an episode of each kind, once for every seed."""
+    ts = half.events["ts_event"]
+    told = ts[(half.events["flags"] & int(Flag.SNAPSHOT)) == 0]
+    seconds = int(told[-1] - told[0]) / 1e9
+    (index,) = half.known
+    out: list[tuple[Recorded, Sequence[Episode]]] = []
+    for seed in seeds:
+        plans = random_plans(seed, seconds, 1, 5.0, instrument=index, first_s=40.0)
+        events, episodes = inject(half.events, plans, seed, resync_s=1.0)
+        out.append((replace(half, events=events), episodes))
+    return out
 
 
 def generic_table(raw: Sequence[Raw], real: Raw | None) -> Table:

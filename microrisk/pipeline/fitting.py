@@ -19,8 +19,9 @@ from microrisk.spec.records import N_HEADS
 from microrisk.weights import Weights
 
 if TYPE_CHECKING:
-    from microrisk.market.simulator import Session
+    from microrisk.market.episodes import Episode
     from microrisk.model.train import Exposed
+    from microrisk.pipeline.memory import Recorded
 
 AFTERMATH_NS = 5_000_000_000
 """Time after an episode in which rows are neither normal nor part of it."""
@@ -53,20 +54,22 @@ def simulated_episodes(mask: int, seed: int, *, sessions: int = 3, minutes: floa
     clean = [gather(simulated(simulate(seed * 100 + k, minutes * 60))) for k in range(2)]
     table = fit_table([r.raw for g in clean for r in g.by_id.values()])
     made = [simulate(seed * 100 + 50 + k, minutes * 60, episodes="random") for k in range(sessions)]
-    return exposure_rows(made, expand(table, mask)), table
+    return exposure_rows([(simulated(s), s.episodes) for s in made], expand(table, mask)), table
 
 
-def exposure_rows(sessions: Sequence[Session], table: NDArray[np.int8]) -> Exposed:
-    """Codes and labels of simulated sessions by an expanded table; rows just after an episode are left out."""
+def exposure_rows(sources: Sequence[tuple[Recorded, Sequence[Episode]]], table: NDArray[np.int8]) -> Exposed:
+    """Codes and labels of events with episodes in them, by an expanded table; rows in the wake of one are left out.
+
+    The events make features as under a generic table. An episode of instrument 0 concerns every instrument.
+    """
     from microrisk.market.episodes import KINDS
     from microrisk.model.train import Exposed
-    from microrisk.pipeline.memory import simulated
 
     codes, labels = [], []
-    for session in sessions:
-        owners = {s.id: i for i, s in session.instruments.items()}
-        for name, raw in gather(simulated(session)).by_id.items():
-            mine = [e for e in session.episodes if e.instrument in (0, owners[name])]
+    for held, episodes in sources:
+        numbers = {entry.id: index for index, entry in held.known.items()}
+        for name, raw in gather(held).by_id.items():
+            mine = [e for e in episodes if e.instrument in (0, numbers[name])]
             label = episode_labels(raw.now, mine, KINDS)
             codes.append(codes_of(raw.raw[label >= 0], table))
             labels.append(label[label >= 0])
