@@ -82,7 +82,8 @@ class Plan:
 class Episode:
     """One episode that happened: the label.
 
-    start_ns and end_ns are ns UTC (venue time), end after the last action; params hold the drawn mechanics.
+    start_ns and end_ns are ns UTC (the core's clock: recorder's time where there is one), end after the last action;
+    instrument 0 = every instrument of the channel (gaps only); params hold the drawn mechanics.
     """
 
     kind: str
@@ -174,7 +175,8 @@ def _layering(u: float, length: float, draw: Stream, hard: bool) -> Mechanics:
 
 
 def _stuffing(u: float, length: float, draw: Stream, hard: bool) -> Mechanics:
-    return {"rate": min(200.0 * 25.0**u, 5000.0), "life_s": draw.uniform(0.001, 0.00499)}, length
+    # rounded: the last bit of a power may differ between machines
+    return {"rate": min(round(200.0 * 25.0**u, 3), 5000.0), "life_s": draw.uniform(0.001, 0.00499)}, length
 
 
 def _withdrawal(u: float, length: float, draw: Stream, hard: bool) -> Mechanics:

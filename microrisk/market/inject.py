@@ -112,8 +112,8 @@ def _one(
 ) -> tuple[Events, list[Episode], int]:
     """All episodes of one instrument but gaps."""
     mine = np.flatnonzero((events["instrument"] == index) | (events["instrument"] == ALL_INSTRUMENTS))
-    times = clock(events)[mine]
-    tape = Tape(events, mine, _scale(events[mine], times), Stream(derive(seed, 1)), next_id)
+    times = clock(events)
+    tape = Tape(events, mine, _scale(events[mine], times[mine]), Stream(derive(seed, 1)), next_id)
     due: list[tuple[int, int, _Running]] = []
     for k, plan in enumerate(plans):
         row, named = compile_plan(plan, seed)
@@ -130,16 +130,17 @@ def _play(tape: Tape, due: list[tuple[int, int, _Running]], times: NDArray[np.in
     done: list[_Running] = []
     names = ("action", "order_id", "ref", "side", "px", "qty", "flags")
     columns = [tape.events[name][tape.mine].tolist() for name in names]
-    for place, now, *row in zip(tape.mine.tolist(), times.tolist(), *columns, strict=True):
+    for place, now, *row in zip(tape.mine.tolist(), times[tape.mine].tolist(), *columns, strict=True):
         while due and due[0][0] <= now:
             at, k, running = heapq.heappop(due)
-            tape.now = max(at, tape.now)
+            at = max(at, tape.now)
+            tape.move(int(np.searchsorted(times, at, "right")), at, place)
             wait = _act(tape, running, at)
             if wait is None:
                 done += [running] if running.begun else []
             else:
                 heapq.heappush(due, (at + wait, k, running))
-        tape.now = now
+        tape.move(place, now, place)
         tape.step(place, tuple(row))
     for _, _, running in due:
         running.ended = tape.now

@@ -111,6 +111,11 @@ class Tape:
 
     # -- running --------------------------------------------------------------------------------------------------
 
+    def move(self, at: int, now: int, latest: int) -> None:
+        """The next inserted messages are sent at `now`: before the place `at`, or `latest`, the next event's."""
+        self.now = now
+        self._at = min(max(self._at, at), latest)
+
     def step(self, place: int, row: Row) -> None:
         """The recording's next event of this instrument (place in the recording): edit, then apply."""
         action, order_id, ref, side, px, qty, flags = row
@@ -191,9 +196,8 @@ class Tape:
         out = np.zeros(len(self._rows), EVENT)
         places = np.array([at for at, _, _ in self._rows], np.int64)
         if len(out):
-            model = self.events[np.maximum(places - 1, 0)]
-            for name in ("seq", "feed", "ts_recv"):
-                out[name] = model[name]
+            model = self.events[self.mine[np.maximum(np.searchsorted(self.mine, places) - 1, 0)]]
+            out["seq"], out["feed"] = self.events["seq"][np.maximum(places - 1, 0)], model["feed"]
             clock = np.array([now for _, now, _ in self._rows], np.int64)
             null = model["ts_recv"] == NULL_TS
             delay = np.where(null, 0, model["ts_recv"] - model["ts_event"])
