@@ -167,7 +167,7 @@ def test_names_units_and_sequence(tmp_path: Path) -> None:
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
 def test_chunks_and_packing_do_not_matter(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feed_dbn, "CHUNK_EVENTS", chunk)
-    records = [record("AFCMT"[k % 5], k % 4, 100 + k, flags=LAST * (k % 3 == 2), seq=k) for k in range(50)]
+    records = [record("AFCMT"[k % 5], 1 + k // 10, 100 + k, flags=LAST * (k % 3 == 2), seq=k) for k in range(50)]
     path = write(tmp_path / "x.dbn", *records)
     packed = tmp_path / "x.dbn.zst"
     packed.write_bytes(pa.compress(path.read_bytes(), codec="zstd", asbytes=True))

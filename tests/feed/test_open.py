@@ -84,6 +84,14 @@ def test_a_truncated_stream_keeps_what_came_before(name: str, share: float, tmp_
     assert str(len(got)) in stream.cut
 
 
+def test_a_truncated_zstd_file_keeps_every_whole_frame(tmp_path: Path) -> None:
+    frames = [pa.compress(DATA[k * 1000 : k * 1000 + 1000], codec="zstd", asbytes=True) for k in range(40)]
+    (tmp_path / "f").write_bytes(b"".join(frames)[:-5])
+    stream = Source(tmp_path / "f").stream()
+    assert b"".join(stream) == DATA[:39_000]
+    assert stream.cut is not None
+
+
 def test_a_damaged_gzip_keeps_the_bytes_before_the_damage(tmp_path: Path) -> None:
     packed = bytearray(gzip.compress(DATA[:40_000]))
     packed[-6] ^= 0xFF  # the checksum: every byte of the data itself is good
