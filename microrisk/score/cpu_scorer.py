@@ -11,7 +11,7 @@ from microrisk.spec.features import ALL_MASK
 from microrisk.weights import Weights, mask_vector
 
 if TYPE_CHECKING:
-    from microrisk._core import Heads
+    from microrisk.core import Heads
 
 
 class CpuScorer:
@@ -26,14 +26,14 @@ class CpuScorer:
     def unavailable(self) -> str | None:
         """Why the extension cannot be used, or None."""
         try:
-            from microrisk._core import Heads  # noqa: F401
+            from microrisk.core import Heads  # noqa: F401
         except ImportError as e:
             return f"the compiled extension is missing ({e}); install the package with pip, which builds it"
         return None
 
     def load(self, weights: Weights, mask: int = ALL_MASK) -> None:
         """Check the model (WeightFileError) and hand it to C++."""
-        from microrisk._core import Heads
+        from microrisk.core import Heads
 
         weights.validate()
         self.heads = Heads(weights.heads_tensors(), mask)
