@@ -96,17 +96,25 @@ def loose_framing(head: bytes) -> bool:
 
 
 def _is_itch(head: bytes) -> bool:
-    """The first messages are framed: every type is known and has its length (or a zero length throughout)."""
-    at = seen = 0
-    while at + 3 <= len(head) and seen < 8:
+    """The first message is framed: a known type with its length (or a zero length); most of the next ones are too.
+
+    A file with damaged or unknown messages near its beginning still is that format, and its feed says what is wrong.
+    """
+    at = good = bad = 0
+    while at + 3 <= len(head) and good + bad < 8:
         (length,) = struct.unpack_from(">H", head, at)
         message = ITCH_BY_CODE.get(chr(head[at + 2]))
-        if message is None or length not in (0, message.length):
+        if message is not None and length in (0, message.length):
+            good += 1
+            length = message.length
+        elif good and length == 0:
+            break  # the end mark
+        else:
+            bad += 1
+        if not good:
             return False
-        at += 2 + message.length
-        seen += 1
-    # a file cut inside its first message still is that format; its feed says what is missing
-    return seen > 0
+        at += 2 + length
+    return good > bad
 
 
 def _text_format(head: bytes) -> str | None:

@@ -108,7 +108,7 @@ def test_counted_with_its_place(
     case = CASES[name]
     path, orders = tmp_path / "2025-01-06.itch", tmp_path / "orders.parquet"
     path.write_bytes(case.make(itch_message, good))
-    code, out, err = run("replay", path, "--format", "itch50", "--orders", orders, "--json")
+    code, out, err = run("replay", path, "--orders", orders, "--json")
     assert code == 0
     assert {k: v for k, v in out["integrity"].items() if v} == case.counts
     assert out["live_orders"] == case.live == len(pl.read_parquet(orders))
@@ -116,7 +116,7 @@ def test_counted_with_its_place(
         assert any(case.place.items() <= f.items() for f in out["findings"]), out["findings"]
         assert next(iter(case.counts)) in err
     assert case.notice in " ".join(out["notices"])
-    assert run("replay", path, "--format", "itch50", "--strict")[0] == case.strict
+    assert run("replay", path, "--strict")[0] == case.strict
 
 
 def test_a_hole_in_a_capture_is_a_gap(session: Any, tmp_path: Path, run: Callable[..., Any]) -> None:
