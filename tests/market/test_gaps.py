@@ -89,6 +89,8 @@ def test_a_stale_instrument_among_others_keeps_its_own_order() -> None:
         a, b = (s.events[s.events["instrument"] == index] for s in (clean, stale))
         assert (a["order_id"] == b["order_id"]).all()
         assert (a["ts_event"] == b["ts_event"]).all() == (index != 2)
+    assert (stale.events["seq"] == np.arange(1, len(clean.events) + 1)).all()
+    assert (stale.events["order_id"] != clean.events["order_id"]).any()
     assert findings(stale.events) == {}
 
 
