@@ -228,7 +228,7 @@ void Engine::finish() {
     Event e{};
     const View& v = in->book.view;
     e.ts_event = v.ts_event, e.ts_recv = v.ts_recv, e.seq = v.seq;
-    if (in->in_snapshot) end_snapshot(*in);
+    in->in_snapshot = false;
     if (bbo_on_) emit_bbo(*in, e);
     if (depth_ > 0 && in->book.deep_change) emit_depth(*in, e);
   }
@@ -247,11 +247,11 @@ void Engine::apply(const Event& e) {
   Instrument& in = at(e.instrument);
   View& v = in.book.view;
   v.ts_event = e.ts_event, v.ts_recv = e.ts_recv, v.seq = e.seq;
-  if (has(e, flag::SNAPSHOT)) {
-    in.in_snapshot = true;
-  } else if (in.in_snapshot) {
-    end_snapshot(in);
-  }
+  // a new book image takes the mark off; what is wrong inside or behind it puts the mark on again
+  const bool image = has(e, flag::SNAPSHOT);
+  if (image && !in.in_snapshot) in.suspect = false;
+  in.in_snapshot = image;
+  if (has(e, flag::SUSPECT)) in.suspect = true;
   dispatch(in, e);
   if (is_news(e)) complete(in, e);
 }
@@ -281,11 +281,6 @@ void Engine::broadcast(const Event& e) {
 }
 
 // ---- the end of an event -------------------------------------------------------------------------------------------
-
-void Engine::end_snapshot(Instrument& in) noexcept {
-  in.in_snapshot = false;
-  in.suspect = false;
-}
 
 void Engine::complete(Instrument& in, const Event& e) {
   if (in.changed) {

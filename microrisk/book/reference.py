@@ -159,8 +159,7 @@ class ReferenceEngine:
         """End of the input: snapshots end, and last changes are recorded."""
         for index in sorted(self._books):
             book = self._books[index]
-            if book.in_snapshot:
-                book.in_snapshot = book.suspect = False
+            book.in_snapshot = False
             self._record_bbo(index, book)
 
     # -- findings -----------------------------------------------------------------------------------------------
@@ -191,9 +190,10 @@ class ReferenceEngine:
         book = self._book(e.instrument)
         book.stamps = (e.ts_event, e.ts_recv, e.seq)
         snapshot = bool(e.flags & Flag.SNAPSHOT)
-        if book.in_snapshot and not snapshot:
+        if snapshot and not book.in_snapshot:
             book.suspect = False
         book.in_snapshot = snapshot
+        book.suspect |= bool(e.flags & Flag.SUSPECT)
         action = self._actions.get(e.action)
         if action is None:
             self._report(Integrity.malformed, book, e)

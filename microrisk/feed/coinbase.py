@@ -219,8 +219,7 @@ class CoinbaseFeed(ChunkFeed):
             self._find(Integrity.skipped if product.after_image else Integrity.duplicate_seq, 1, product.index)
             return False
         if last is not None and m.sequence > last + 1:
-            # an engine takes marks off at the first event behind an image: this one must come after that
-            self._find(Integrity.gap, 1, product.index, before=len(self._rows) + product.after_image)
+            self._find(Integrity.gap, 1, product.index, before=len(self._rows))
             self._note(f"{product.name}: sequence {last + 1} to {m.sequence - 1} missing")
         product.last, product.after_image = m.sequence, False
         return True

@@ -134,6 +134,18 @@ def test_marks_come_and_go() -> None:
     assert engine.suspect(2)
 
 
+def test_a_finding_behind_an_image_and_the_venues_own_doubt_stay() -> None:
+    engine = Engine()
+    engine.run_events(events(add(1, Side.BID, 10, 1, flags=Flag.SNAPSHOT | Flag.LAST)))
+    engine.count(Integrity.gap, 1, 1)
+    engine.run_events(events(add(2, Side.ASK, 20, 1)))
+    assert engine.suspect(1)
+    engine.run_events(events({"action": Action.CLEAR}, add(3, Side.ASK, 20, 1, flags=Flag.LAST | Flag.SUSPECT)))
+    assert engine.suspect(1)
+    engine.run_events(events(add(4, Side.ASK, 20, 1)))
+    assert engine.suspect(1)
+
+
 # -- sinks -------------------------------------------------------------------------------------------------------------
 
 

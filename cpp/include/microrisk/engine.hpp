@@ -143,7 +143,6 @@ class Engine {
   void applied(Instrument& in, const Event& e) noexcept;
   void complete(Instrument& in, const Event& e);
   void check_crossed(Instrument& in, const Event& e);
-  void end_snapshot(Instrument& in) noexcept;
   bool best(const Instrument& in, const Event& e, Bbo& out) const noexcept;
   void emit_bbo(Instrument& in, const Event& e);
   void emit_depth(Instrument& in, const Event& e);
