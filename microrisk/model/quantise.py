@@ -95,19 +95,23 @@ def equalise(net: FloatNetwork, log2_variance: Floats, codes: NDArray[np.int8]) 
     log2_variance : float64[N_FEATURES], learned variances of the vae's residuals in sigma**2
     codes : rows whose activations are to fit, episodes included
     """
-    full = FILL * CODE.high / (1 << CODE.frac)
     outputs = net.activations(codes.astype(np.float64) / (1 << CODE.frac))
     weight, bias = dict(net.weight), dict(net.bias)
     for name, reader in _HIDDEN:
-        reach = np.abs(outputs[name]).max(axis=0)
-        gain = np.where(reach > 1e-3, full / np.maximum(reach, 1e-3), 1.0)
+        gain = _gain(np.abs(outputs[name]).max(axis=0), np.abs(weight[name]).max(axis=1))
         weight[name], bias[name] = weight[name] * gain[:, None], bias[name] * gain
         weight[reader] = weight[reader] / gain
     latents, reader = "vae.enc.2", "vae.dec.0"
-    common = full / max(float(np.abs(outputs[latents]).max()), 1e-3)
+    common = float(_gain(np.abs(outputs[latents]).max(), np.abs(weight[latents]).max()))
     weight[latents], bias[latents] = weight[latents] * common, bias[latents] * common
     weight[reader] = weight[reader] / common
     return FloatNetwork(weight, bias, residual_exponents(log2_variance, common))
+
+
+def _gain(reach: NDArray[Any], largest_weight: NDArray[Any]) -> Floats:
+    """Factor that lets outputs up to `reach` fill the code range, but no row's weights leave int8."""
+    fill = FILL * CODE.high / (1 << CODE.frac) / np.maximum(reach, 1e-9)
+    return np.asarray(np.where(reach > 0, np.minimum(fill, WEIGHT.high / 2 / np.maximum(largest_weight, 1e-9)), 1.0))
 
 
 def residual_exponents(log2_variance: Floats, latent_gain: float = 1.0) -> NDArray[np.uint8]:
