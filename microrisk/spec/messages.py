@@ -81,7 +81,12 @@ def _itch(code: str, name: str, section: str, body: str) -> Message:
 
 
 ITCH: tuple[Message, ...] = (
-    _itch("S", "system_event", "1.1", "event 1 c code O start of messages, S start of system hours, Q start of market hours, M end of market hours, E end of system hours, C end of messages"),
+    _itch(
+        "S",
+        "system_event",
+        "1.1",
+        "event 1 c code O start of messages, S start of system hours, Q start of market hours, M end of market hours, E end of system hours, C end of messages",
+    ),
     _itch(
         "R",
         "stock_directory",
@@ -103,23 +108,75 @@ etp_leverage 4 u 1 leverage factor
 inverse 1 c code Y or N
 """,
     ),
-    _itch("H", "trading_action", "1.2.2", _STOCK + "state 1 c code H halted, P paused, Q quotation only, T trading\nreserved 1 a 1 reserved\nreason 4 a 1 reason code"),
+    _itch(
+        "H",
+        "trading_action",
+        "1.2.2",
+        _STOCK
+        + "state 1 c code H halted, P paused, Q quotation only, T trading\nreserved 1 a 1 reserved\nreason 4 a 1 reason code",
+    ),
     _itch("Y", "reg_sho", "1.2.3", _STOCK + "action 1 c code 0 none, 1 in effect, 2 remains in effect"),
-    _itch("L", "participant_position", "1.2.4", "mpid 4 a 1 market participant\n" + _STOCK + "primary_mm 1 c code Y or N\nmm_mode 1 c code N P S R L\nparticipant_state 1 c code A E W S D"),
-    _itch("V", "mwcb_decline_level", "1.2.5.1", "level1 8 u px8 first breaker level\nlevel2 8 u px8 second breaker level\nlevel3 8 u px8 third breaker level"),
+    _itch(
+        "L",
+        "participant_position",
+        "1.2.4",
+        "mpid 4 a 1 market participant\n"
+        + _STOCK
+        + "primary_mm 1 c code Y or N\nmm_mode 1 c code N P S R L\nparticipant_state 1 c code A E W S D",
+    ),
+    _itch(
+        "V",
+        "mwcb_decline_level",
+        "1.2.5.1",
+        "level1 8 u px8 first breaker level\nlevel2 8 u px8 second breaker level\nlevel3 8 u px8 third breaker level",
+    ),
     _itch("W", "mwcb_status", "1.2.5.2", "breached 1 c code 1 2 or 3"),
-    _itch("K", "ipo_quoting_period", "1.2.6", _STOCK + "release_time 4 u s since midnight\nqualifier 1 c code A anticipated, C cancelled\nipo_price 4 u px4 price of the first sale"),
-    _itch("J", "luld_collar", "1.2.7", _STOCK + "reference 4 u px4 auction collar reference\nupper 4 u px4 upper collar\nlower 4 u px4 lower collar\nextension 4 u 1 number of extensions"),
+    _itch(
+        "K",
+        "ipo_quoting_period",
+        "1.2.6",
+        _STOCK
+        + "release_time 4 u s since midnight\nqualifier 1 c code A anticipated, C cancelled\nipo_price 4 u px4 price of the first sale",
+    ),
+    _itch(
+        "J",
+        "luld_collar",
+        "1.2.7",
+        _STOCK
+        + "reference 4 u px4 auction collar reference\nupper 4 u px4 upper collar\nlower 4 u px4 lower collar\nextension 4 u 1 number of extensions",
+    ),
     _itch("h", "operational_halt", "1.2.8", _STOCK + "market 1 c code Q B or X\naction 1 c code H halted, T resumed"),
     _itch("A", "add_order", "1.3.1", _ADD),
     _itch("F", "add_order_mpid", "1.3.2", _ADD + "mpid 4 a 1 attribution"),
-    _itch("E", "order_executed", "1.4.1", "ref 8 u ref order reference\nshares 4 u shares executed\nmatch 8 u ref match number"),
-    _itch("C", "order_executed_price", "1.4.2", "ref 8 u ref order reference\nshares 4 u shares executed\nmatch 8 u ref match number\nprintable 1 c code Y or N\nprice 4 u px4 execution price"),
+    _itch(
+        "E",
+        "order_executed",
+        "1.4.1",
+        "ref 8 u ref order reference\nshares 4 u shares executed\nmatch 8 u ref match number",
+    ),
+    _itch(
+        "C",
+        "order_executed_price",
+        "1.4.2",
+        "ref 8 u ref order reference\nshares 4 u shares executed\nmatch 8 u ref match number\nprintable 1 c code Y or N\nprice 4 u px4 execution price",
+    ),
     _itch("X", "order_cancel", "1.4.3", "ref 8 u ref order reference\nshares 4 u shares taken off the order"),
     _itch("D", "order_delete", "1.4.4", "ref 8 u ref order reference"),
-    _itch("U", "order_replace", "1.4.5", "ref 8 u ref order that goes\nnew_ref 8 u ref order that comes\nshares 4 u shares new size\nprice 4 u px4 new price"),
+    _itch(
+        "U",
+        "order_replace",
+        "1.4.5",
+        "ref 8 u ref order that goes\nnew_ref 8 u ref order that comes\nshares 4 u shares new size\nprice 4 u px4 new price",
+    ),
     _itch("P", "trade", "1.5.1", _ADD + "match 8 u ref match number"),
-    _itch("Q", "cross_trade", "1.5.2", "shares 8 u shares matched in the cross\n" + _STOCK + "price 4 u px4 cross price\nmatch 8 u ref match number\ncross_type 1 c code O opening, C closing, H halt or IPO, I intraday"),
+    _itch(
+        "Q",
+        "cross_trade",
+        "1.5.2",
+        "shares 8 u shares matched in the cross\n"
+        + _STOCK
+        + "price 4 u px4 cross price\nmatch 8 u ref match number\ncross_type 1 c code O opening, C closing, H halt or IPO, I intraday",
+    ),
     _itch("B", "broken_trade", "1.5.3", "match 8 u ref match number"),
     _itch(
         "I",
@@ -134,7 +191,8 @@ inverse 1 c code Y or N
         "O",
         "direct_listing",
         "1.8",
-        _STOCK + "open_eligible 1 c code Y or N\nmin_price 4 u px4 20 % below the registration low\nmax_price 4 u px4 80 % above the registration high\nnear_price 4 u px4 indicative price\nnear_time 8 u ns since midnight\nlower_collar 4 u px4 lower auction collar\nupper_collar 4 u px4 upper auction collar",
+        _STOCK
+        + "open_eligible 1 c code Y or N\nmin_price 4 u px4 20 % below the registration low\nmax_price 4 u px4 80 % above the registration high\nnear_price 4 u px4 indicative price\nnear_time 8 u ns since midnight\nlower_collar 4 u px4 lower auction collar\nupper_collar 4 u px4 upper auction collar",
     ),
 )
 ITCH_BY_CODE = {m.code: m for m in ITCH}
