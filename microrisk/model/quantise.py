@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,8 @@ FILL = 0.98
 GATES = {"spearman": 0.99, "tail_spearman": 0.97, "overlap": 0.9}
 """What quantisation must keep, of the heads vae and exposure."""
 _SCALE_RANGE = (0, 7)
-_HIDDEN = tuple((n, n[:-1] + str(int(n[-1]) + 1)) for n, v in LAYERS.items() if v[2] == "relu")
-"""(hidden layer, the layer that reads it)."""
+_READERS = tuple((a, b) for net in ("vae.", "exposure.") for a, b in pairwise(n for n in LAYERS if n.startswith(net)))
+"""(layer whose outputs are rescaled, the layer that reads them), in the order of the data."""
 
 Scales = Mapping[str, int]
 
@@ -96,16 +97,16 @@ def equalise(net: FloatNetwork, log2_variance: Floats, codes: NDArray[np.int8]) 
     codes : rows whose activations are to fit, episodes included
     """
     outputs = net.activations(codes.astype(np.float64) / (1 << CODE.frac))
-    weight, bias = dict(net.weight), dict(net.bias)
-    for name, reader in _HIDDEN:
-        gain = _gain(np.abs(outputs[name]).max(axis=0), np.abs(weight[name]).max(axis=1))
+    weight, bias, latent_gain = dict(net.weight), dict(net.bias), 1.0
+    for name, reader in _READERS:  # in the order of the data: a row's weights are final when its own turn comes
+        reach, largest = np.abs(outputs[name]).max(axis=0), np.abs(weight[name]).max(axis=1)
+        gain = _gain(reach, largest)
+        if name == "vae.enc.2":
+            gain = np.broadcast_to(_gain(reach.max(), largest.max()), reach.shape)
+            latent_gain = float(gain[0])
         weight[name], bias[name] = weight[name] * gain[:, None], bias[name] * gain
         weight[reader] = weight[reader] / gain
-    latents, reader = "vae.enc.2", "vae.dec.0"
-    common = float(_gain(np.abs(outputs[latents]).max(), np.abs(weight[latents]).max()))
-    weight[latents], bias[latents] = weight[latents] * common, bias[latents] * common
-    weight[reader] = weight[reader] / common
-    return FloatNetwork(weight, bias, residual_exponents(log2_variance, common))
+    return FloatNetwork(weight, bias, residual_exponents(log2_variance, latent_gain))
 
 
 def _gain(reach: NDArray[Any], largest_weight: NDArray[Any]) -> Floats:
@@ -126,7 +127,7 @@ def choose_scales(net: FloatNetwork, codes: NDArray[np.int8]) -> dict[str, int]:
 
     Input and reconstruction are codes and keep CODE's scale; equalised units and latents were made to fit it too.
     """
-    found = dict.fromkeys((INPUT, "vae.enc.2", "vae.dec.2", *(n for n, _ in _HIDDEN)), CODE.frac)
+    found = dict.fromkeys((INPUT, "vae.dec.2", *(n for n, _ in _READERS)), CODE.frac)
     for name, y in net.activations(codes.astype(np.float64) / (1 << CODE.frac)).items():
         if name in found or LAYERS[name][2] == "acc":
             continue
