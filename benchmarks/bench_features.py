@@ -28,7 +28,7 @@ def views(stream: Workload) -> NDArray[np.void]:
 
 
 def test_kernel(benchmark, views: NDArray[np.void]) -> None:
-    table = expand(load_model("default").table_for().table)
+    table = expand(load_model("default").table_for())
     _raw, codes, produced = benchmark.pedantic(
         lambda: run_views(views, initial_state(TICK, LOT), table), rounds=7, warmup_rounds=1
     )

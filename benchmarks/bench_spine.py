@@ -26,7 +26,7 @@ def _run(weights: Weights, data: bytes) -> Engine:
     engine.watch(
         kernel_address(),
         initial_state(100, 100),
-        expand(weights.table_for().table),
+        expand(weights.table_for()),
         Heads(weights.heads_tensors()),
         alert_address(),
         make_params(weights.level_for()).tobytes(),

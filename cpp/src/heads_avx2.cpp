@@ -37,7 +37,7 @@ MICRORISK_AVX2_INLINE void accumulate(const PackedWeights& w, const std::int16_t
   constexpr std::size_t GROUPS = groups_of(LAYERS[LAYER]), PAIRS = pairs_of(LAYERS[LAYER]);
   const std::int16_t* weight = w.weight[LAYER];
   for (std::size_t g = 0; g < GROUPS; ++g) acc[g] = load(w.bias[LAYER] + g * LANES);
-#pragma GCC unroll 16
+#pragma GCC unroll 2
   for (std::size_t k = 0; k < PAIRS; ++k) {
     const __m256i x = pair(in, k);
 #pragma GCC unroll 4

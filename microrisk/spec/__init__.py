@@ -1,0 +1,1 @@
+"""Facts, written once: messages, records, features, number formats, weight layout, venues."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Venue:
-    """A market: its MIC or name, whether it ever closes, and the units its feeds use unless a definition says otherwise.
+    """A market: MIC or name, whether it ever closes, and the units of its feeds unless a definition says otherwise.
 
     Attributes
     ----------
