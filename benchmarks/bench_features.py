@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from microrisk.features.reference import features_float
 from numpy.typing import NDArray
 
 from benchmarks.workloads import Workload
 from microrisk.core import Engine, ItchDecoder
 from microrisk.features.kernels import run_views
 from microrisk.features.normalise import expand
+from microrisk.features.reference import features_float
 from microrisk.features.state import initial_state
 from microrisk.score.registry import load_model
 
