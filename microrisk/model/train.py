@@ -55,7 +55,7 @@ class Settings:
 
     seed: int = 0
     vae_steps: int = 6000
-    exposure_steps: int = 4000
+    exposure_steps: int = 8000
     tune_steps: int = 1200
     batch: int = 1024
     rate: float = 3e-3

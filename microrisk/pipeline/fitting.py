@@ -20,6 +20,7 @@ from microrisk.weights import Weights
 
 if TYPE_CHECKING:
     from microrisk.market.episodes import Episode
+    from microrisk.model.build import Built
     from microrisk.model.train import Exposed
     from microrisk.pipeline.memory import Recorded
 
@@ -31,7 +32,7 @@ CALIBRATION_ROWS = 1 << 23
 
 def fit_networks(
     codes: NDArray[np.int8], exposed: Exposed | None, table: Any, *, masks: Sequence[int], seed: int, **settings: Any
-) -> tuple[Weights, dict[str, Any]]:
+) -> Built:
     """Train, quantise, and put the generic table beside the weights; levels are still those of no one.
 
     Raises UsageError without torch.
@@ -41,8 +42,7 @@ def fit_networks(
         from microrisk.model.train import Settings
     except ImportError as missing:
         raise UsageError(f"training needs torch ({missing}): pip install 'microrisk[model]'") from missing
-    made = build_model(codes, exposed, table, Settings(seed=seed, masks=tuple(masks), **settings))
-    return made.weights, made.metrics
+    return build_model(codes, exposed, table, Settings(seed=seed, masks=tuple(masks), **settings))
 
 
 def simulated_episodes(mask: int, seed: int, *, sessions: int = 3, minutes: float = 30.0) -> tuple[Exposed, Any]:

@@ -164,12 +164,13 @@ def _whole(
     pooled = [before(generic, n, split) for n in generic.by_id]
     pooled = [rows for rows in pooled if len(rows)]
     table = fit_table(pooled, [1.0] * len(pooled)) if pooled else table
-    weights, metrics = fit_networks(np.concatenate(codes), exposed, table, masks=(found.mask,), **settings)
+    built = fit_networks(np.concatenate(codes), exposed, table, masks=(found.mask,), **settings)
+    weights = built.weights
     sessions = list(scored(weights, source, start=split).values())
     made = calibrate([Session(s.now, s.heads) for s in sessions])
     for mask in {found.mask, ALL_MASK}:
         weights = weights.with_level(GENERIC, mask, made.level)
-    return weights, metrics
+    return weights, built.metrics
 
 
 def _data(source: Source, found: Gathered, split: int) -> dict[str, Any]:
