@@ -19,6 +19,8 @@ from microrisk.spec.formats import CODE
 from microrisk.spec.records import N_FEATURES
 from microrisk.spec.weightfile import LAYERS
 
+LEAST_LOG2_VARIANCE = -5.0
+"""Residuals below 1/32 sigma^2 (three code steps) would be weighed by their own rounding."""
 TRAINED = tuple(n for n in LAYERS if n.startswith(("vae.", "exposure.")))
 _LATENTS, _BEFORE_LATENTS, _ = LAYERS["vae.enc.2"]
 
@@ -41,8 +43,10 @@ class Dense(nn.Module):
         self.weight = nn.Parameter(torch.tensor(first, dtype=torch.float32))
         self.bias = nn.Parameter(torch.zeros(out))
 
-    def forward(self, x: torch.Tensor, scales: Scales | None = None) -> torch.Tensor:
-        """x[n, in] -> [n, out]; with scales, on the integer grid."""
+    def forward(
+        self, x: torch.Tensor, scales: Scales | None = None, jitter: torch.Generator | None = None
+    ) -> torch.Tensor:
+        """x[n, in] -> [n, out]; with scales, on the integer grid; with jitter, as unsure as rounding would make it."""
         weight: torch.Tensor = self.weight
         bias: torch.Tensor = self.bias
         scale_in, scale_out = (scales[input_of(self.name)], scales.get(self.name)) if scales else (0, None)
@@ -54,7 +58,16 @@ class Dense(nn.Module):
         y = x @ weight.T + bias
         if scales and scale_out is not None:
             y = on_grid(y, torch.tensor(2.0**scale_out), CODE.low, CODE.high)
+        if jitter is not None and self.activation != "acc":
+            y = y + (torch.rand(y.shape, generator=jitter) - 0.5) * self._step(y.detach())
         return torch.relu(y) if self.activation == "relu" else y
+
+    def _step(self, y: torch.Tensor) -> torch.Tensor:
+        """Size of a code step once hidden units, and the latents together, fill the code range; [out] or one number."""
+        if self.name == "vae.dec.2":
+            return torch.tensor(1.0 / (1 << CODE.frac))
+        reach = y.amax(dim=0) if self.activation == "relu" else y.abs().max()
+        return reach.clamp(min=0.0) / CODE.high
 
 
 class Network(nn.Module):
@@ -76,10 +89,12 @@ class Network(nn.Module):
         self.latent_log_variance_bias = nn.Parameter(torch.full((_LATENTS,), -1.0))
         self.residual_log2_variance = nn.Parameter(torch.zeros(N_FEATURES))
 
-    def run(self, net: str, x: torch.Tensor, scales: Scales | None = None) -> torch.Tensor:
+    def run(
+        self, net: str, x: torch.Tensor, scales: Scales | None = None, jitter: torch.Generator | None = None
+    ) -> torch.Tensor:
         """Run x through the layers of "vae.enc", "vae.dec" or "exposure"."""
         for name in (n for n in TRAINED if n.rpartition(".")[0] == net):
-            x = self.dense[name](x, scales)
+            x = self.dense[name](x, scales, jitter)
         return x
 
     def encode(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,14 +130,19 @@ class Network(nn.Module):
 
     def log2_variance(self) -> torch.Tensor:
         """Learned variances of the residuals; held where the exponents of the residual weights end anyway."""
-        return self.residual_log2_variance.clamp(-7.0, 2.0)
+        return self.residual_log2_variance.clamp(LEAST_LOG2_VARIANCE, 2.0)
 
     def vae_score(
-        self, x: torch.Tensor, carried: torch.Tensor, residual_exp: torch.Tensor, scales: Scales | None = None
+        self,
+        x: torch.Tensor,
+        carried: torch.Tensor,
+        residual_exp: torch.Tensor,
+        scales: Scales | None = None,
+        jitter: torch.Generator | None = None,
     ) -> torch.Tensor:
         """The vae head [n] in its integer unit; arguments as in elbo, exponents [N_FEATURES]."""
-        mean = self.run("vae.enc", x, scales)
-        residual = (x - self.run("vae.dec", mean, scales)) * carried * float(1 << CODE.frac)
+        mean = self.run("vae.enc", x, scales, jitter)
+        residual = (x - self.run("vae.dec", mean, scales, jitter)) * carried * float(1 << CODE.frac)
         latents = (mean**2).sum(dim=1) * 2.0**LATENT_WEIGHT_EXP
         return (residual**2 * torch.exp2(residual_exp)).sum(dim=1) + latents
 

@@ -67,7 +67,7 @@ class Arena {
 
   // New records are zero bytes.
   void resize(std::size_t n) {
-    reserve(n);
+    if (n > capacity_) grow(n > 2 * capacity_ ? n : 2 * capacity_);  // doubling: exact growth would be quadratic
     if (n > size_) std::memset(static_cast<void*>(data_ + size_), 0, (n - size_) * sizeof(T));
     size_ = n;
   }
