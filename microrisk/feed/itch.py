@@ -23,7 +23,10 @@ import heapq
 import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
+
+import numpy as np
 
 from microrisk.core import ItchDecoder
 from microrisk.errors import UsageError
@@ -242,16 +245,37 @@ class ItchCapture(_Itch):
         self._find(Integrity.malformed, counters.cut + counters.fragments + (counters.truncated_at >= 0))
 
     def _chunk(self) -> Events | None:
-        out, n = empty_events(CHUNK_EVENTS), 0
+        """Messages up to the next gap, framed again as in a file: the core then decodes them in one call."""
+        framed = bytearray()
+        seqs: list[int] = []
+        stamps: list[int] = []
         for seq, ts, block in self._blocks:
-            self._count_mold(before=n)
-            if len(block):  # an empty block only uses up its number
-                n += self._decoder.message(block, seq, ts if ts else NULL_TS, out[n:])
-            if n == len(out):
+            if seqs and self._reader.counters.gap != self._mold_seen[Integrity.gap]:
+                self._blocks = chain([(seq, ts, block)], self._blocks)  # the gap comes in front of this message
                 break
+            self._count_mold(before=0)
+            if len(block):  # an empty block only uses up its number
+                framed += len(block).to_bytes(2, "big")
+                framed += block
+                seqs.append(seq)
+                stamps.append(ts or NULL_TS)
+            if len(seqs) == CHUNK_EVENTS:
+                break
+        else:
+            self._count_mold()
+        events = self._decoded(bytes(framed), seqs, stamps)
         self._count_decoder()
-        self._count_mold()
-        return out[:n] if n or self._done < len(self._sources) else None
+        return events if seqs or self._done < len(self._sources) else None
+
+    def _decoded(self, framed: bytes, seqs: list[int], stamps: list[int]) -> Events:
+        """Events of framed messages, with the packets' sequence numbers and receive times."""
+        before, out = self._decoder.messages, empty_events(len(seqs))
+        n, _ = self._decoder.decode(framed, 0, out)
+        out = out[:n]
+        at = (out["seq"] - np.uint64(before + 1)).astype(np.intp)
+        out["seq"] = np.array(seqs, np.uint64)[at]
+        out["ts_recv"] = np.array(stamps, np.int64)[at]
+        return out
 
     def _count_mold(self, *, before: int | None = None) -> None:
         """Hand over what the reader has counted; a gap belongs in front of the message behind it."""
