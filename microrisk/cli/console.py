@@ -67,13 +67,14 @@ def register(app: App, command: Callable[..., int], examples: tuple[str, ...]) -
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:
     """A table on stdout, as wide as the terminal, whole when there is none."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     grid = Table(title=title, title_justify="left", show_edge=False)
     for name in columns:
         grid.add_column(name, overflow="fold")
     for row in rows:
-        grid.add_row(*(str(cell) for cell in row))
+        grid.add_row(*(escape(str(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(grid)
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microrisk.evaluate.report import BookWindow, Headline, Latency, ModelFacts, PlantedEpisode, Report, write_report
-from microrisk.evaluate.report_build import alerts, book_window, match, traces
-from microrisk.market.episodes import random_plans
+from microrisk.evaluate.report import Headline, Latency, ModelFacts, PlantedEpisode, Report, write_report
+from microrisk.evaluate.report_build import alerts, book_window, match, traces, trades_of
+from microrisk.market.episodes import Plan, random_plans
 from microrisk.market.simulator import Session, simulate
 from microrisk.market.write import write_mold_pcap
 from microrisk.pipeline.rows import score_schema, score_table
@@ -23,7 +23,9 @@ from microrisk.pipeline.watch import Stage, named
 from microrisk.weights import Weights
 
 PER_KIND = 2
-SHOWN_BOOKS = 6
+SHOWN_FALSE_ALARMS = 4
+LOST_S = 20.0
+"""Seconds before the end at which packets are really lost: a hole in the sequence, and a book in doubt after it."""
 DEPTH = 10
 SESSION_DATE = "2025-01-06"
 """New York date of the simulator's start."""
@@ -104,12 +106,14 @@ def demo(
 
 
 def planted(seed: int, seconds: float) -> Session:
-    """The demo's market; its gaps are a venue that falls silent and then sends everything late.
+    """The demo's market; its gaps are a venue that falls silent and then sends everything late, but for the last one.
 
-    Lost messages would leave a wrong book to the end of the recording, since nobody sends a snapshot here.
+    Lost messages leave a wrong book, since nobody sends a snapshot here: they come shortly before the end.
     """
-    plans = random_plans(seed, seconds, PER_KIND, 30.0, first_s=60.0)
-    return simulate(seed, seconds, episodes=[replace(p, hard=True) if p.kind == "gap" else p for p in plans])
+    plans = random_plans(seed, seconds - 2 * LOST_S, PER_KIND, 30.0, first_s=60.0)
+    late = [replace(p, hard=True) if p.kind == "gap" else p for p in plans]
+    lost = Plan("gap", int((seconds - LOST_S) * 1e9), seconds=4.0)
+    return simulate(seed, seconds, episodes=[*late, lost])
 
 
 def _score(capture: Path, weights: Weights, out: Path) -> _Run:
@@ -145,7 +149,7 @@ def _report(session: Session, run: _Run, weights: Weights, facts: dict[str, Any]
     outcome = run.spine.outcome()
     marks_of = run.stage.marks(next(iter(names.values())))
     span = (int(run.rows["now"][-1]) - int(run.rows["now"][0])) / 1e9
-    return Report(
+    report = Report(
         title="microrisk demo: a market with planted trouble",
         source=f"simulated market, seed {session.seed}, read back from MoldUDP64 / ITCH 5.0 bytes",
         headline=Headline(
@@ -163,7 +167,7 @@ def _report(session: Session, run: _Run, weights: Weights, facts: dict[str, Any]
         episodes=episodes,
         alerts=marks,
         traces=traces(run.rows, names, list(level.on), list(level.off)),
-        books=_books(episodes, run, names, session),
+        books=[],
         integrity=outcome["integrity"],
         latency=Latency(latency_edges(), run.latency),
         findings=[f"{f['kind']} in {f['instrument'] or 'the feed'}, sequence {f['seq']}" for f in outcome["findings"]],
@@ -173,25 +177,23 @@ def _report(session: Session, run: _Run, weights: Weights, facts: dict[str, Any]
             f"Again: microrisk demo --seed {session.seed}",
         ],
     )
+    return _with_books(report, run, names, session)
 
 
-def _books(
-    episodes: list[PlantedEpisode], run: _Run, names: dict[int, str], session: Session
-) -> list[tuple[str, int, BookWindow]]:
-    """Windows around the first episode of each kind."""
-    out, shown = list[tuple[str, int, BookWindow]](), set[str]()
-    ticks = {s.id: s.tick or 1 for s in session.instruments.values()}
-    for k, e in enumerate(episodes):
-        if e.kind in shown or len(out) >= SHOWN_BOOKS:
-            continue
-        shown.add(e.kind)
-        index = next(i for i, name in names.items() if name == e.instrument)
-        mine = run.book_rows["instrument"] == index
-        window = book_window(
-            e.instrument, e.start_ns, run.book_rows["ts_event"][mine], run.depth[mine], tick=ticks[e.instrument]
-        )
-        out.append(("episode", k, window))
-    return out
+def _with_books(report: Report, run: _Run, names: dict[int, str], session: Session) -> Report:
+    """The report with the book around each episode and around the first false alarms."""
+    numbers = {name: index for index, name in names.items()}
+    moments = [("episode", k, e.instrument, e.start_ns) for k, e in enumerate(report.episodes)]
+    false = sorted((report.alerts.index(a), a.instrument, a.ns) for a in report.false_alarms()[:SHOWN_FALSE_ALARMS])
+    moments += [("alert", k, name, ts) for k, name, ts in false]
+    out = []
+    for what, k, name, ts in moments:
+        entry = session.instruments[numbers[name]]
+        mine = run.book_rows["instrument"] == numbers[name]
+        times, prints = run.book_rows["ts_event"][mine], trades_of(session.events, numbers[name])
+        window = book_window(name, ts, times, run.depth[mine], tick=entry.tick or 1, trades=prints)
+        out.append((what, k, window))
+    return replace(report, books=out)
 
 
 def _result(report: Report, run: _Run, page: Path, folder: Path, capture: Path, start_ns: int) -> DemoResult:
