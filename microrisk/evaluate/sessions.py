@@ -8,7 +8,7 @@ import numpy as np
 
 from microrisk.errors import UsageError
 from microrisk.evaluate.baselines import rivals
-from microrisk.evaluate.detectors import Column, Detector, Union
+from microrisk.evaluate.detectors import Column, Detector, Level, Union
 from microrisk.evaluate.harness import evaluate
 from microrisk.evaluate.result import Result
 from microrisk.evaluate.split import EpisodeLike, Split, Track
@@ -105,9 +105,9 @@ def _taught(weights: Weights) -> list[Track]:
 
 
 def detectors(*, forest: bool = True, seed: int = 0) -> list[Detector]:
-    """The heads, their union, and the rivals."""
-    heads: list[Detector] = [Column(h) for h in HEADS]
-    return [Union([Column(h) for h in HEADS]), *heads, *rivals(forest=forest, seed=seed)]
+    """The heads as the alert stage sees them (levels, then smoothed), their union, and the rivals."""
+    heads: list[Detector] = [Level(Column(h)) for h in HEADS]
+    return [Union([Level(Column(h)) for h in HEADS]), *heads, *rivals(forest=forest, seed=seed)]
 
 
 def run(

@@ -36,7 +36,7 @@ LEAST_ACTIVE = 3
 LEAST_ROWS = 1000
 TAIL, TAIL_WEIGHT = 0.9, 8.0
 """In the fine-tune, rows above this quantile of the vae score weigh this much more."""
-STEADY_VAE, STEADY_EXPOSURE = 2000.0, 200.0
+STEADY_VAE, STEADY_EXPOSURE = 10_000.0, 200.0
 """Weights of what a score moves when every activation is as unsure as rounding will make it (relative, squared)."""
 HARD_EVERY, HARD_FROM, HARD_SHARE = 1000, 300_000, 0.02
 """Every so many steps the hardest share of so many normal rows becomes a pool; half of the normal rows come from it."""
