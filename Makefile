@@ -18,6 +18,7 @@ help:
 
 demo: $(VENV)/core.stamp
 	@$(BIN)/microrisk demo
+	@echo; echo "microrisk lies in $(VENV)/bin: . $(BIN)/activate"
 
 test: $(VENV)/dev.stamp
 	@$(BIN)/nox --no-venv --non-interactive -s lint types test
