@@ -21,10 +21,10 @@ demo: $(VENV)/core.stamp
 	@echo; echo "microrisk lies in $(VENV)/bin: . $(BIN)/activate"
 
 test: $(VENV)/dev.stamp
-	@$(BIN)/nox --no-venv --non-interactive -s lint types test
+	@PATH="$(abspath $(BIN)):$$PATH" nox --no-venv --non-interactive -s lint types test
 
 lint types bench: $(VENV)/dev.stamp
-	@$(BIN)/nox --no-venv --non-interactive -s $@
+	@PATH="$(abspath $(BIN)):$$PATH" nox --no-venv --non-interactive -s $@
 
 # Debian packages only when they are missing, and only where there is the right to install them
 system:
