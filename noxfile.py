@@ -54,8 +54,7 @@ def bench(session: nox.Session) -> None:
 @nox.session
 def harness(session: nox.Session) -> None:
     """Twelve sessions of each part, seeds apart; writes benchmarks/recorded/harness.json, which the README quotes."""
-    with (ROOT / "benchmarks" / "recorded" / "harness.json").open("w") as file:
-        session.run("microrisk", "evaluate", "--sessions", "12", "--json", stdout=file)
+    session.run("python", "-m", "benchmarks.record_harness")
 
 
 @nox.session
