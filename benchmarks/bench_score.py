@@ -41,5 +41,5 @@ def test_torch_cpu(benchmark, codes: NDArray[np.int8]) -> None:
 
 def test_isolation_forest(benchmark, codes: NDArray[np.int8]) -> None:
     ensemble = pytest.importorskip("sklearn.ensemble", reason="scikit-learn is not installed")
-    forest = ensemble.IsolationForest(200, random_state=0).fit(codes[:10_000])
+    forest = ensemble.IsolationForest(n_estimators=200, random_state=0).fit(codes[:10_000])
     assert len(benchmark.pedantic(forest.score_samples, (codes[:10_000],), rounds=3)) == 10_000

@@ -81,7 +81,6 @@ void Engine::equip(Instrument& in) {
   levels(in, depth_, in.depth_image.data());
   in.table = watch_.table;
   in.state_block.assign(watch_.state);
-  in.alert_params.assign(watch_.alert_params);
   in.alert_state.assign(watch_.alert_state);
 }
 
@@ -420,7 +419,9 @@ void Engine::score(Instrument& in) {
   if (watch_.heads != nullptr) watch_.heads->score(codes, row.heads);
   if (watch_.alert != nullptr) {
     std::uint8_t state[2] = {0, 0};
-    watch_.alert(row.heads, in.alert_params.data(), in.alert_state.data(), row.level, state);
+    // most instruments share one table of 3 KB: a copy for each would push books out of the cache
+    const void* params = in.alert_params.size() > 0 ? in.alert_params.data() : watch_.alert_params.data();
+    watch_.alert(row.heads, params, in.alert_state.data(), row.level, state);
     row.alert = state[0], row.fresh = state[1];
   }
   if (watch_.rows) rows.push(row);

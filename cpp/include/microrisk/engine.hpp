@@ -75,7 +75,8 @@ struct Instrument {
   std::int64_t next_view = INT64_MIN;  // earliest time of the next recorded view
   std::array<std::uint64_t, N_INTEGRITY> integrity{};
   const std::int8_t* table = nullptr;
-  StateBlock state_block, alert_params, alert_state;
+  StateBlock state_block, alert_state;
+  StateBlock alert_params;                // the instrument's own; empty = those of the watch
   std::vector<std::int64_t> depth_image;  // the last recorded one
 };
 
