@@ -28,3 +28,11 @@ def _cpu() -> str:
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False).stdout
     machine_info["cpu_model"], machine_info["commit"] = _cpu(), commit.strip()
+
+
+def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
+    """The record keeps statistics, not every round, and no name of the machine."""
+    for row in output_json["benchmarks"]:
+        row["stats"].pop("data", None)
+    for name in ("node", "cpu"):
+        output_json["machine_info"].pop(name, None)
