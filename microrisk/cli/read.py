@@ -105,7 +105,8 @@ def _integrity(result: Any) -> None:
     tell(f"integrity: {counts or 'nothing found'}")
     for f in result.findings[:5]:
         what = ", ".join(f"{k} {f[k]}" for k in ("order", "px", "qty", "ts_event") if f[k] is not None)
-        tell(f"  {f['kind']} in {f['instrument'] or 'the feed'} at sequence {f['seq']}: {what}")
+        place = "" if f["seq"] is None else f" at sequence {f['seq']}"
+        tell(f"  {f['kind']} in {f['instrument'] or 'the feed'}{place}: {what}")
     if result.error is not None:
         tell(f"microrisk: the input broke off: {result.error}")
 

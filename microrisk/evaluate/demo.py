@@ -170,7 +170,10 @@ def _report(session: Session, run: _Run, weights: Weights, facts: dict[str, Any]
         books=[],
         integrity=outcome["integrity"],
         latency=Latency(latency_edges(), run.latency),
-        findings=[f"{f['kind']} in {f['instrument'] or 'the feed'}, sequence {f['seq']}" for f in outcome["findings"]],
+        findings=[
+            *outcome["notices"],
+            *(f"{f['kind']} in {f['instrument']}, sequence {f['seq']}" for f in outcome["findings"] if f["seq"]),
+        ],
         commands=list(next_commands(capture).items()),
         notes=[
             "The market is simulated: found episodes say that the parts work together, not how a real day would go.",

@@ -282,6 +282,8 @@ class ItchCapture(_Itch):
         counters = self._reader.counters
         if before is not None and counters.gap == self._mold_seen[Integrity.gap]:
             return
+        for gap in counters.gaps[self._mold_seen[Integrity.gap] :]:
+            self._note(f"session {gap.session}: sequence {gap.first} to {gap.first + gap.count - 1} missing")
         for kind in _MOLD_COUNTS:
             now = int(getattr(counters, kind.name))
             self._find(kind, now - self._mold_seen[kind], before=before)

@@ -288,10 +288,18 @@ def describe(index: int, entry: Instrument | None) -> dict[str, Any]:
 
 
 def _finding(kind: Integrity, row: Any, entry: Instrument | None, feed: Feed) -> dict[str, Any]:
-    """A FINDING or EVENT record in words and plain numbers."""
+    """A FINDING or EVENT record in words and plain numbers.
+
+    What a feed has counted itself (a gap) belongs to no message: it has a time, and its numbers are in a notice.
+    """
     index = int(row["instrument"])
     px, qty = int(row["px"]), int(row["qty"])
     order = int(row["order_id"])
+    if not (order or px or qty or int(row["seq"])):
+        entry_id = entry.id if entry else None
+        ts = None if int(row["ts_event"]) == NULL_TS else int(row["ts_event"])
+        nothing = dict.fromkeys(("order", "px", "qty"))
+        return {"kind": kind.name, "instrument": entry_id, "seq": None, "ts_event": ts, **nothing}
     return {
         "kind": kind.name,
         "instrument": entry.id if entry else None if index == ALL_INSTRUMENTS else f"#{index}",

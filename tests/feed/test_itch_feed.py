@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 from collections.abc import Sequence
 from itertools import pairwise
@@ -234,8 +235,9 @@ def test_a_gap_marks_the_books_at_its_place(tmp_path: Path) -> None:
     capture(path, drop=[7])
     engine = Engine()
     engine.record_views()
-    found = pumped(open_feed([path]), engine)
-    assert found["gap"] == 1
+    feed = open_feed([path])
+    assert pumped(feed, engine)["gap"] == 1
+    assert re.search(r"sequence 29 to \d+ missing", feed.notices[-1])
     views = engine.take_views()
     np.testing.assert_array_equal(views["suspect"], views["seq"] > 28)
 
