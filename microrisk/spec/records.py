@@ -73,6 +73,10 @@ class FeedId(IntEnum):
     BITSTAMP = 7
     BYBIT = 8
     IEX = 9
+    BITFINEX = 10
+    BITMEX = 11
+    DERIBIT = 12
+    TARDIS = 13
     SIMULATOR = 15
 
 
@@ -107,6 +111,12 @@ class Integrity(IntEnum):
     unknown_fill = 22  # a fill of an order already gone
     beyond_depth = 23  # LOBSTER: an order that was never shown (outside the window) leaves
     locked_preopen = 24
+    stale_order = 25  # rests in the feed although the market traded through it: set aside, reported
+    quote_ok = 26  # the venue's own best quote equals the book's
+    quote_mismatch = 27  # it does not
+    invalidated = 28  # a book thrown away because a rule of its venue was broken
+    awaiting_image = 29  # an update that was not applied: its book waits for the next image
+    unknown_trade = 30  # a trade that names an order not known
 
 
 HARD = frozenset(

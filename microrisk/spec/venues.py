@@ -32,6 +32,10 @@ VENUES = {
         Venue("KRAKEN", 8, 8, True, "Kraken"),
         Venue("BINANCE", 8, 8, True, "Binance spot and futures"),
         Venue("BYBIT", 8, 8, True, "Bybit"),
+        Venue("BITFINEX", 8, 8, True, "Bitfinex"),
+        Venue("BITMEX", 8, 8, True, "BitMEX; sizes are contracts"),
+        Venue("DERIBIT", 8, 8, True, "Deribit; sizes in the currency that the feed says"),
+        Venue("HUOBI", 8, 8, True, "Huobi, from Tardis files"),
         Venue("IEXG", 4, 0, False, "IEX"),
         Venue("SIMX", 4, 0, False, "this project's simulator"),
     )

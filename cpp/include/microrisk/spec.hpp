@@ -9,7 +9,7 @@
 // clang-format off
 namespace microrisk {
 
-inline constexpr char ABI_HASH[] = "0369e900352d4f33";
+inline constexpr char ABI_HASH[] = "ad285dba194ad605";
 inline constexpr std::size_t DEPTH = 10;
 inline constexpr std::size_t N_FEATURES = 32;
 inline constexpr std::size_t N_HEADS = 4;
@@ -76,6 +76,10 @@ enum class FeedId : std::uint8_t {
   BITSTAMP = 7,
   BYBIT = 8,
   IEX = 9,
+  BITFINEX = 10,
+  BITMEX = 11,
+  DERIBIT = 12,
+  TARDIS = 13,
   SIMULATOR = 15,
 };
 
@@ -105,9 +109,15 @@ enum class Integrity : std::uint32_t {
   unknown_fill = 22,
   beyond_depth = 23,
   locked_preopen = 24,
+  stale_order = 25,
+  quote_ok = 26,
+  quote_mismatch = 27,
+  invalidated = 28,
+  awaiting_image = 29,
+  unknown_trade = 30,
 };
 
-inline constexpr std::size_t N_INTEGRITY = 25;
+inline constexpr std::size_t N_INTEGRITY = 31;
 inline constexpr const char* INTEGRITY_NAMES[N_INTEGRITY] = {
     "malformed",
     "unknown_type",
@@ -134,9 +144,15 @@ inline constexpr const char* INTEGRITY_NAMES[N_INTEGRITY] = {
     "unknown_fill",
     "beyond_depth",
     "locked_preopen",
+    "stale_order",
+    "quote_ok",
+    "quote_mismatch",
+    "invalidated",
+    "awaiting_image",
+    "unknown_trade",
 };
 inline constexpr bool INTEGRITY_HARD[N_INTEGRITY] = {
-    true, false, false, true, true, true, false, false, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false
+    true, false, false, true, true, true, false, false, true, true, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false, false
 };
 
 struct Event {
