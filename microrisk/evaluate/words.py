@@ -82,6 +82,12 @@ FINDING_WORDS: dict[str, str] = {
     "suspect_flag": "books that the venue itself doubts",
     "unknown_fill": "fills of orders already gone",
     "beyond_depth": "orders outside the window shown",
+    "stale_order": "orders that rest in the feed although the market traded through them",
+    "quote_ok": "best prices confirmed by the venue's own quote",
+    "quote_mismatch": "best prices that differ from the venue's own quote",
+    "invalidated": "books thrown away because a rule of the venue was broken",
+    "awaiting_image": "updates not applied because their book waits for an image",
+    "unknown_trade": "trades of orders never seen",
 }
 
 

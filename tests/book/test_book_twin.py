@@ -223,6 +223,7 @@ def test_random_feeds_reach_every_rule() -> None:
         seen = {name: seen.get(name, 0) + n for name, n in engine.integrity().items()}
     by_decoders = {"unknown_type", "gap", "checksum_mismatch", "checksum_ok", "px_range", "never_rested", "skipped"}
     by_decoders |= {"duplicate_seq", "session_reset", "trailing", "suspect_flag", "beyond_depth"}
+    by_decoders |= {"stale_order", "quote_ok", "quote_mismatch", "invalidated", "awaiting_image", "unknown_trade"}
     assert {name for name, n in seen.items() if n == 0} == by_decoders
 
 
