@@ -179,6 +179,8 @@ class Engine:
     @property
     def now(self) -> int:
         """The core's clock, ns; NULL_TS before the first event."""
+    def memory(self) -> dict[str, int]:
+        """Bytes held for orders, levels, ladders, index and instruments; not what sinks recorded."""
     @property
     def allocations(self) -> int:
         """Growths of the engine's memory after construction, new instruments included."""

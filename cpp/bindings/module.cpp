@@ -260,6 +260,18 @@ py::tuple levels(const Engine& engine, std::uint32_t instrument, std::size_t dep
   return py::make_tuple(side_levels(engine, in, false, depth), side_levels(engine, in, true, depth));
 }
 
+// Bytes that the engine holds, by what for.
+py::dict memory(const Engine& engine) {
+  const BookStore& store = engine.store();
+  py::dict out;
+  out["orders"] = store.order_bytes();
+  out["levels"] = store.level_bytes();
+  out["ladders"] = store.ladder_bytes();
+  out["index"] = store.index().bytes();
+  out["instruments"] = engine.instrument_bytes();
+  return out;
+}
+
 py::tuple queue_position(const Engine& engine, std::uint32_t instrument, std::uint64_t order_id) {
   const BookStore& store = engine.store();
   const Handle h = store.find(instrument, order_id);
@@ -395,6 +407,7 @@ void bind_engine(py::module_& m) {
   c.def_property_readonly("n_events", [](Self s) { return s.engine.n_events; });
   c.def_property_readonly("live_orders", [](Self s) { return s.engine.store().live_orders(); });
   c.def_property_readonly("now", [](Self s) { return s.engine.now; });
+  c.def("memory", [](Self s) { return memory(s.idle()); });
   c.def_property_readonly("allocations", [](Self s) { return s.engine.growths; });
 }
 

@@ -17,7 +17,7 @@ enum class Kind : std::uint8_t { ADD, CANCEL, TRADE };
 
 // Adds one quantity to those of the event; parts of a book image are not news.
 void note(Instrument& in, const Event& e, Kind kind, std::int8_t side, std::int64_t px, std::int64_t qty) noexcept {
-  if (!in.book.tracked || has(e, flag::SNAPSHOT) || qty <= 0) return;
+  if (in.book.view == nullptr || has(e, flag::SNAPSHOT) || qty <= 0) return;
   Pending& p = in.pending;
   wrap_add(kind == Kind::ADD ? p.add : kind == Kind::CANCEL ? p.cancel : p.trade, qty);
   p.px = px;
@@ -84,7 +84,7 @@ void Engine::modify(Instrument& in, const Event& e) {
   }
   if (e.qty == 0) return remove(in, e);
   if (e.qty < 0) return report(Integrity::zero_qty, in, e);
-  const bool was_ask = store_.level_of(h).ask != 0;
+  const bool was_ask = store_.level_of(h).ask();
   const bool ask = e.side == side::NONE ? was_ask : e.side == side::ASK;
   if (ask != was_ask) report(Integrity::side_mismatch, in, e);
   modify_order(in, e, h, ask);
@@ -93,7 +93,7 @@ void Engine::modify(Instrument& in, const Event& e) {
 // New price, size or side of a known order. Executions are counted by the event that prints them.
 void Engine::modify_order(Instrument& in, const Event& e, Handle h, bool ask) {
   const Level& level = store_.level_of(h);
-  const bool was_ask = level.ask != 0, quiet = has(e, flag::EXEC);
+  const bool was_ask = level.ask(), quiet = has(e, flag::EXEC);
   const std::int64_t old_px = to_px(was_ask, level.key), old_qty = store_.order(h).qty;
   const bool same_place = ask == was_ask && e.px == old_px;
   if (same_place && (e.qty <= old_qty || has(e, flag::PRIORITY_KEPT))) {
@@ -134,7 +134,7 @@ void Engine::reduce(Instrument& in, const Event& e) {
   if (h == NO_HANDLE) return report(Integrity::unknown_order, in, e);
   if (e.qty <= 0) return report(Integrity::zero_qty, in, e);
   const Level& level = store_.level_of(h);
-  const bool ask = level.ask != 0, executed = has(e, flag::EXEC);
+  const bool ask = level.ask(), executed = has(e, flag::EXEC);
   const std::int64_t px = to_px(ask, level.key), left = store_.order(h).qty;
   if (e.qty < left) {
     (void)store_.resize(in.book, h, left - e.qty);  // smaller always fits
@@ -153,7 +153,7 @@ void Engine::remove(Instrument& in, const Event& e) {
   const Handle h = store_.find(e.instrument, e.order_id);
   if (h == NO_HANDLE) return report(Integrity::unknown_order, in, e);
   const Level& level = store_.level_of(h);
-  const bool ask = level.ask != 0;
+  const bool ask = level.ask();
   const std::int64_t px = to_px(ask, level.key), left = store_.order(h).qty;
   store_.remove(in.book, h);
   applied(in, e);
@@ -164,7 +164,7 @@ void Engine::replace(Instrument& in, const Event& e) {
   const Handle h = store_.find(e.instrument, e.order_id);
   if (h == NO_HANDLE) return report(Integrity::unknown_order, in, e);
   const Level& level = store_.level_of(h);
-  const bool ask = level.ask != 0;
+  const bool ask = level.ask();
   const std::int64_t old_px = to_px(ask, level.key), old_qty = store_.order(h).qty;
   store_.remove(in.book, h);
   applied(in, e);

@@ -1,128 +1,71 @@
 #include "microrisk/book.hpp"
 
-#include <limits>
+#include <algorithm>
 
 namespace microrisk {
 
-namespace {
-constexpr std::size_t MAX_HANDLES = std::numeric_limits<Handle>::max();
-
-template <class T>
-Handle fresh(Arena<T>& pool) {
-  if (pool.size() >= MAX_HANDLES) throw std::length_error("more than 2^32 - 1 orders or levels at once");
-  pool.push(T{});
-  return static_cast<Handle>(pool.size() - 1);
-}
-}  // namespace
-
-Handle BookStore::new_order() {
-  const Handle h = free_orders_;
-  if (h == NO_HANDLE) return fresh(orders_);
-  free_orders_ = orders_[h].next;
-  return h;
+BookStore::BookStore(std::size_t reserve, std::uint64_t* growths) : orders_(growths), levels_(growths), slab_(growths) {
+  orders_.reserve(reserve + 1);
+  levels_.reserve(reserve / 4 + 16);
+  orders_.resize(1);  // handle 0 means none
+  levels_.resize(1);
+  index_.init(reserve, growths);
 }
 
-Handle BookStore::new_level() {
-  const Handle h = free_levels_;
-  if (h == NO_HANDLE) return fresh(levels_);
-  free_levels_ = levels_[h].head;
-  return h;
+// Every live order into new chains: the table doubles, or takes the instrument into the hash.
+void BookStore::reindex(bool salted) {
+  Arena<Handle> live(nullptr);
+  live.reserve(index_.size());
+  for (std::size_t b = 0; b < index_.buckets(); ++b) {
+    for (Handle h = index_.first(b); h != NO_HANDLE; h = orders_[h].chain) live.push(h);
+  }
+  if (salted) {
+    index_.salt();
+  } else {
+    index_.widen();
+  }
+  // oldest first, so that the youngest stand at the head of their chains
+  for (std::size_t i = live.size(); i-- > 0;) {
+    Handle& first = index_.first(bucket_of(live[i]));
+    orders_[live[i]].chain = first;
+    first = live[i];
+  }
 }
 
-// Tells view and depth watch that the quantity of an existing level changed.
-void BookStore::quantity_changed(Book& book, const Level& level) const noexcept {
-  const bool ask = level.ask != 0;
-  if (book.tracked) {
-    const std::size_t n = ask ? book.view.n_ask : book.view.n_bid;
-    const std::int64_t* pxs = ask ? book.view.ask_px : book.view.bid_px;
+// Many orders of one id (of different instruments) in one chain: from now on the instrument is part of the hash.
+void BookStore::salt_if_crowded(std::uint64_t id, Handle first) {
+  std::size_t equal = 0;
+  for (Handle h = first; h != NO_HANDLE; h = orders_[h].chain) equal += orders_[h].id == id;
+  if (equal > OrderIndex::MAX_EQUAL) reindex(true);
+}
+
+void BookStore::show_quantity(Book& book, const Level& level) const noexcept {
+  const bool ask = level.ask();
+  if (book.view != nullptr) {
+    const std::size_t n = ask ? book.view->n_ask : book.view->n_bid;
+    const std::int64_t* pxs = ask ? book.view->ask_px : book.view->bid_px;
     if (n > 0 && level.key >= to_key(ask, pxs[n - 1]))
-      TopLevels(book.view).changed(ask, to_px(ask, level.key), level.qty);
+      TopLevels(*book.view).changed(ask, to_px(ask, level.key), level.qty);
   }
   if (book.watch_depth > 0 && !book.deep_change) {
     const Ladder& ladder = book.side[ask];
-    const std::size_t n = std::min(ladder.size(), book.watch_depth);
+    const std::size_t n = std::min<std::size_t>(ladder.size(), book.watch_depth);
     if (level.key >= ladder.best(n - 1).key) book.deep_change = true;
   }
 }
 
-Handle BookStore::insert_level(Book& book, bool ask, std::size_t at, std::int64_t key, std::int64_t qty) {
-  const Handle h = new_level();
-  Ladder& ladder = book.side[ask];
-  try {
-    ladder.insert(at, key, h);
-  } catch (...) {
-    free_level(h);
-    throw;
-  }
-  levels_[h] = Level{key, qty, NO_HANDLE, NO_HANDLE, 0, ask};
-  const std::size_t depth = ladder.depth_of(at);
-  if (book.tracked) TopLevels(book.view).inserted(ask, depth, to_px(ask, key), qty);
-  touch(book, depth);
-  return h;
+void BookStore::show_insert(Book& book, bool ask, std::size_t depth, std::int64_t key, std::int64_t qty) noexcept {
+  if (book.view != nullptr) TopLevels(*book.view).inserted(ask, depth, to_px(ask, key), qty);
+  if (depth < book.watch_depth) book.deep_change = true;
 }
 
-void BookStore::erase_level(Book& book, Handle h) noexcept {
-  const bool ask = levels_[h].ask != 0;
-  Ladder& ladder = book.side[ask];
-  const std::size_t at = ladder.locate(levels_[h].key);
-  const std::size_t depth = ladder.depth_of(at);
-  touch(book, depth);
-  ladder.erase(at);
-  free_level(h);
-  if (!book.tracked || depth >= DEPTH) return;
+void BookStore::show_erase(Book& book, bool ask, std::size_t depth) const noexcept {
+  if (depth < book.watch_depth) book.deep_change = true;
+  if (book.view == nullptr || depth >= DEPTH) return;
+  const Ladder& ladder = book.side[ask];
   const bool more = ladder.size() >= DEPTH;
   const Level& next = levels_[more ? ladder.best(DEPTH - 1).level : NO_HANDLE];
-  TopLevels(book.view).removed(ask, depth, more, to_px(ask, next.key), next.qty);
-}
-
-bool BookStore::add(Book& book, bool ask, std::int64_t px, std::uint64_t id, std::int64_t qty) {
-  const std::int64_t key = to_key(ask, px);
-  Ladder& ladder = book.side[ask];
-  const std::size_t at = ladder.locate(key);
-  const bool held = ladder.holds(at, key);
-  std::int64_t sum = qty;
-  if (held) {
-    const Level& level = levels_[ladder.rung(at).level];
-    if (level.orders == 0 || __builtin_add_overflow(level.qty, qty, &sum)) return false;
-  }
-  const Handle o = new_order();
-  orders_[o] = Order{id, qty, NO_HANDLE, NO_HANDLE, NO_HANDLE, book.instrument};
-  index_.insert(key_hash(o), o, [this](Handle each) { return key_hash(each); });
-  const Handle h = held ? ladder.rung(at).level : insert_level(book, ask, at, key, qty);
-  Level& level = levels_[h];
-  orders_[o].level = h;
-  orders_[o].prev = level.tail;
-  (level.tail != NO_HANDLE ? orders_[level.tail].next : level.head) = o;
-  level.tail = o;
-  ++level.orders;
-  level.qty = sum;
-  if (held) quantity_changed(book, level);
-  return true;
-}
-
-bool BookStore::resize(Book& book, Handle order, std::int64_t qty) noexcept {
-  Level& level = levels_[orders_[order].level];
-  std::int64_t sum = 0;
-  if (__builtin_add_overflow(level.qty - orders_[order].qty, qty, &sum)) return false;
-  orders_[order].qty = qty;
-  level.qty = sum;
-  quantity_changed(book, level);
-  return true;
-}
-
-void BookStore::remove(Book& book, Handle order) noexcept {
-  const Order o = orders_[order];
-  Level& level = levels_[o.level];
-  index_.erase(key_hash(order), order);
-  (o.prev != NO_HANDLE ? orders_[o.prev].next : level.head) = o.next;
-  (o.next != NO_HANDLE ? orders_[o.next].prev : level.tail) = o.prev;
-  free_order(order);
-  level.qty -= o.qty;
-  if (--level.orders == 0) {
-    erase_level(book, o.level);
-  } else {
-    quantity_changed(book, level);
-  }
+  TopLevels(*book.view).removed(ask, depth, more, to_px(ask, next.key), next.qty);
 }
 
 bool BookStore::set_level(Book& book, bool ask, std::int64_t px, std::int64_t qty, std::int64_t& before) {
@@ -151,18 +94,19 @@ void BookStore::clear(Book& book) noexcept {
   for (Ladder& ladder : book.side) {
     for (std::size_t i = 0; i < ladder.size(); ++i) {
       const Handle h = ladder.rung(i).level;
-      for (Handle o = levels_[h].head; o != NO_HANDLE;) {
+      const bool of_orders = levels_[h].orders > 0;
+      for (Handle o = of_orders ? levels_[h].head : NO_HANDLE; o != NO_HANDLE;) {
         const Handle next = orders_[o].next;
-        index_.erase(key_hash(o), o);
+        unchain(o, bucket_of(o));
         free_order(o);
         o = next;
       }
       free_level(h);
     }
-    if (!ladder.empty()) book.deep_change = true;
+    if (!ladder.empty()) book.deep_change = book.top_moved = true;
     ladder.clear();
   }
-  TopLevels(book.view).cleared();
+  if (book.view != nullptr) TopLevels(*book.view).cleared();
 }
 
 }  // namespace microrisk

@@ -38,6 +38,27 @@ void StateBlock::assign(const Bytes& from) {
   if (size_ > 0) std::memcpy(words_.data(), from.data(), size_);
 }
 
+Instruments::~Instruments() {
+  for (const Chunk& chunk : chunks_) {
+    std::destroy_n(chunk.first, chunk.used);
+    std::free(chunk.first);
+  }
+}
+
+Instrument& Instruments::make(std::uint32_t index) {
+  constexpr std::size_t FIRST = 16, MOST = 8192;  // a chunk: the second size is several large pages
+  if (chunks_.empty() || chunks_.back().used == chunks_.back().room) {
+    const std::size_t room = chunks_.empty() ? FIRST : std::min(MOST, 4 * chunks_.back().room);
+    chunks_.reserve(chunks_.size() + 1);
+    chunks_.push_back(Chunk{static_cast<Instrument*>(allocate_block(room * sizeof(Instrument))), 0, room});
+    bytes_ += room * sizeof(Instrument);
+  }
+  Chunk& chunk = chunks_.back();
+  Instrument* made = std::construct_at(chunk.first + chunk.used, index);
+  ++chunk.used;
+  return *made;
+}
+
 Engine::Engine(bool always_open, std::size_t reserve_orders, std::size_t reserve_instruments)
     : bbo(&growths),
       depth_rows(&growths),
@@ -48,7 +69,6 @@ Engine::Engine(bool always_open, std::size_t reserve_orders, std::size_t reserve
       first_state_(always_open ? TradingState::ALWAYS : TradingState::UNKNOWN) {
   findings.reserve(MAX_FINDINGS);
   table_.reserve(reserve_instruments);
-  instruments_.reserve(reserve_instruments);
   sorted_.reserve(reserve_instruments);
   ticking_.reserve(reserve_instruments);
   growths = 0;
@@ -59,9 +79,8 @@ Engine::Engine(bool always_open, std::size_t reserve_orders, std::size_t reserve
 Instrument& Engine::at(std::uint32_t index) {
   if (index < table_.size() && table_[index] != nullptr) return *table_[index];
   if (index >= table_.size()) table_.resize(std::max<std::size_t>(index + std::size_t{1}, table_.size() * 2), nullptr);
-  instruments_.push_back(std::make_unique<Instrument>(index, &growths));
+  Instrument& in = pool_.make(index);
   ++growths;
-  Instrument& in = *instruments_.back();
   in.state = first_state_;
   table_[index] = &in;
   const auto place = std::upper_bound(sorted_.begin(), sorted_.end(), index,
@@ -72,10 +91,10 @@ Instrument& Engine::at(std::uint32_t index) {
 }
 
 void Engine::equip(Instrument& in) {
-  in.book.tracked = tracked_;
-  in.book.watch_depth = depth_;
-  in.book.view.instrument = in.book.instrument;
-  in.book.view.ts_event = in.book.view.ts_recv = NULL_TS;
+  in.book.view = tracked_ ? &in.view : nullptr;
+  in.book.watch_depth = static_cast<std::uint32_t>(depth_);
+  in.view.instrument = in.book.instrument;
+  in.view.ts_event = in.view.ts_recv = NULL_TS;
   in.last_bbo = Bbo{NULL_TS, NULL_TS, 0, NULL_PX, 0, NULL_PX, 0, in.book.instrument, 0};
   in.depth_image.resize(depth_ * 4, 0);
   levels(in, depth_, in.depth_image.data());
@@ -92,7 +111,7 @@ void Engine::require_fresh() const {
 
 void Engine::track() {
   tracked_ = true;
-  for (Instrument* in : sorted_) in->book.tracked = true;
+  for (Instrument* in : sorted_) in->book.view = &in->view;
 }
 
 void Engine::record_views(std::int64_t every_ns) {
@@ -176,29 +195,6 @@ void Engine::run_events(const Event* events, std::size_t n) {
   }
 }
 
-std::size_t Engine::run_itch(ItchDecoder& decoder, const std::uint8_t* data, std::size_t size, std::size_t offset,
-                             std::uint64_t max_messages) {
-  ItchDecoder::Message m{};
-  Event e{};
-  for (std::uint64_t n = 0; n < max_messages; ++n) {
-    const std::uint64_t begin = clock_ ? clock_->ticks() : 0;
-    const std::uint64_t trailing = decoder.trailing;
-    const ItchDecoder::Frame frame = decoder.next(data, size, offset, m);
-    if (frame != ItchDecoder::Frame::MESSAGE) {
-      count(Integrity::trailing, decoder.trailing - trailing, ALL_INSTRUMENTS);
-      break;
-    }
-    switch (decoder.message(m, decoder.messages + 1, NULL_TS, e)) {
-      case ItchDecoder::Outcome::EVENT: apply(e); break;
-      case ItchDecoder::Outcome::NO_EVENT: break;
-      case ItchDecoder::Outcome::MALFORMED: bad_message(Integrity::malformed, decoder, m); break;
-      case ItchDecoder::Outcome::UNKNOWN_TYPE: bad_message(Integrity::unknown_type, decoder, m); break;
-    }
-    if (clock_) histogram.add(clock_->to_ns(clock_->ticks() - begin));
-  }
-  return offset;
-}
-
 void Engine::bad_message(Integrity kind, const ItchDecoder& decoder, ItchDecoder::Message m) {
   Finding finding{now, decoder.messages, 0, 0, 0, ALL_INSTRUMENTS, static_cast<std::uint32_t>(kind)};
   Instrument* in = nullptr;
@@ -222,7 +218,7 @@ void Engine::apply(const Event& e) {
     return;
   }
   Instrument& in = at(e.instrument);
-  View& v = in.book.view;
+  View& v = in.view;
   v.ts_event = e.ts_event, v.ts_recv = e.ts_recv, v.seq = e.seq;
   // a new book image takes the mark off; what is wrong inside or behind it puts the mark on again
   const bool image = has(e, flag::SNAPSHOT);
@@ -267,7 +263,7 @@ void Engine::complete(Instrument& in, const Event& e) {
   if (bbo_on_) emit_bbo(in, e);
   if (depth_ > 0 && in.book.deep_change) emit_depth(in, e);
   if (!tracked_) return;
-  View& v = in.book.view;
+  View& v = in.view;
   Pending& p = in.pending;
   v.now = now;
   v.px = p.px;
@@ -286,9 +282,11 @@ void Engine::complete(Instrument& in, const Event& e) {
 
 void Engine::check_crossed(Instrument& in, const Event& e) {
   const Ladder &bids = in.book.side[0], &asks = in.book.side[1];
+  in.book.top_moved = in.crossed = false;
   if (bids.empty() || asks.empty()) return;
   const std::int64_t bid = to_px(false, bids.best().key), ask = to_px(true, asks.best().key);
   if (bid < ask) return;
+  in.crossed = true;
   const bool open = in.state == TradingState::TRADING || in.state == TradingState::ALWAYS;
   if (bid > ask) {
     report(open ? Integrity::crossed : Integrity::crossed_preopen, in, e);
@@ -298,7 +296,7 @@ void Engine::check_crossed(Instrument& in, const Event& e) {
 }
 
 void Engine::emit_view(Instrument& in) {
-  View& v = in.book.view;
+  View& v = in.view;
   v.suspect = in.suspect;
   if (views_on_ && v.now >= in.next_view) {
     views.push(v);
@@ -325,7 +323,7 @@ void Engine::emit_ticks(std::int64_t to) {
 // A view without news: times and sequence stay those of the instrument's last event.
 void Engine::emit_tick(Instrument& in, std::int64_t time) {
   --in.ticks_left;
-  View& v = in.book.view;
+  View& v = in.view;
   v.now = time;
   v.px = v.add_qty = v.cancel_qty = v.trade_qty = 0;
   v.action = v.flags = 0;
@@ -337,7 +335,7 @@ void Engine::emit_tick(Instrument& in, std::int64_t time) {
 
 void Engine::score(Instrument& in) {
   alignas(32) std::int8_t codes[N_FEATURES] = {};
-  const View& v = in.book.view;
+  const View& v = in.view;
   if (watch_.kernel(&v, in.state_block.data(), in.table, codes) == 0) return;
   Row row{};
   row.now = v.now, row.ts_event = v.ts_event, row.ts_recv = v.ts_recv, row.seq = v.seq;

@@ -109,6 +109,8 @@ void ItchDecoder::learn(const std::uint8_t* symbol, std::uint16_t locate, bool d
   std::uint64_t now;
   std::memcpy(&now, known.data(), 8);
   if (directory || now == 0) std::memcpy(known.data(), symbol, 8);
+  std::memcpy(&now, known.data(), 8);
+  if (now != 0) named_[locate >> 6] |= std::uint64_t{1} << (locate & 63);
 }
 
 void ItchDecoder::end(std::size_t size, std::size_t& offset) noexcept {
@@ -176,6 +178,15 @@ ItchDecoder::Outcome ItchDecoder::message(Message m, std::uint64_t seq, std::int
   out.seq = seq;
   out.feed = static_cast<std::uint8_t>(FeedId::ITCH50);
   return outcome;
+}
+
+void ItchDecoder::reread(Message m, Event& out) noexcept {
+  out = Event{};
+  (void)decode(m.data, out);
+  out.ts_event = last_ts;
+  out.ts_recv = NULL_TS;
+  out.seq = messages;
+  out.feed = static_cast<std::uint8_t>(FeedId::ITCH50);
 }
 
 ItchDecoder::Outcome ItchDecoder::decode(const std::uint8_t* p, Event& e) noexcept {

@@ -17,7 +17,7 @@ void Engine::record_depth(std::size_t depth) {
 void Engine::finish() {
   for (Instrument* in : sorted_) {
     Event e{};
-    const View& v = in->book.view;
+    const View& v = in->view;
     e.ts_event = v.ts_event, e.ts_recv = v.ts_recv, e.seq = v.seq;
     in->in_snapshot = false;
     if (bbo_on_) emit_bbo(*in, e);

@@ -2,29 +2,31 @@
 //
 // Data structure. All orders of all instruments lie in one pool of 32-byte records with 32-bit handles; a freed record
 // is the next one handed out, so a busy book keeps working on warm cache lines. An order hangs in the doubly linked
-// queue of its price level and holds the level's handle: executions and cancels (half of an equity feed) touch index
-// slot, order and level, and never search a price. Each side of a book is a sorted vector of (price key, level handle)
-// with the best price at the BACK; ask prices are stored as ~price, so that both sides sort upwards with one
-// comparator (~ and not -, because ~ has no overflow). Books are found by instrument number in a plain table.
+// queue of its price level, in the chain of its index bucket, and holds the level's handle: executions and cancels
+// (half of an equity feed) touch bucket, order and level, and never search a price. Each side of a book is a ladder
+// (see ladder.hpp). Books are found by instrument number in a plain table.
 //
-// Why it is fast on this feed. Most activity is within a few ticks of the best price: the search from the back ends
-// after a few steps over adjacent memory, and an insertion or removal there moves only the few better levels. The
-// costs that remain are the two cache misses of an old order (index slot, record).
+// Why it is fast on this feed. Most activity is within a few ticks of the best price: the search there is eight
+// comparisons over adjacent memory, and an insertion or removal moves only the few better levels. The costs that remain
+// are the cache misses of old orders (bucket, record, level, neighbours); itch_run.cpp asks for those lines ahead.
 //
 // Worst case. A new level deep in a book of L levels moves up to L entries of 16 bytes in one memmove, and finding it
 // takes log2(L) steps. An order far behind in a queue costs nothing extra, except for queue_position(), which walks.
-// Growth of the pool or the index copies it once; reserve for the day avoids that.
+// Growth of a pool or the index copies it once; reserve for the day avoids that.
 //
 // L2 books are the same ladders, whose levels have a quantity and no orders. One level is either of the two kinds.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <stdexcept>
 
+#include "microrisk/ladder.hpp"
 #include "microrisk/memory.hpp"
 #include "microrisk/order_index.hpp"
+#include "microrisk/slab.hpp"
 #include "microrisk/spec.hpp"
+#include "microrisk/top_levels.hpp"
 
 namespace microrisk {
 
@@ -33,7 +35,7 @@ struct Order {
   std::int64_t qty;
   Handle next, prev;  // towards the back and the front of the queue
   Handle level;
-  std::uint32_t instrument;
+  Handle chain;  // next order of the same index bucket
 };
 static_assert(sizeof(Order) == 32);
 
@@ -42,167 +44,230 @@ struct Level {
   std::int64_t qty;  // sum of the orders, or the venue's own figure on L2
   Handle head, tail;
   std::uint32_t orders;  // 0: an L2 level
-  std::uint32_t ask;     // 0 bid, 1 ask
+  std::uint32_t owner;   // instrument << 1 | ask
+
+  bool ask() const noexcept { return (owner & 1) != 0; }
+  std::uint32_t instrument() const noexcept { return owner >> 1; }
 };
 static_assert(sizeof(Level) == 32);
 
-struct Rung {
-  std::int64_t key;
-  Handle level;
-  std::uint32_t unused;
-};
-
-constexpr std::int64_t to_key(bool ask, std::int64_t px) noexcept {
-  return ask ? ~px : px;
-}
-constexpr std::int64_t to_px(bool ask, std::int64_t key) noexcept {
-  return ask ? ~key : key;
-}
-
-// One side: rungs in rising order of key, best last.
-class Ladder {
- public:
-  void count_into(std::uint64_t* growths) noexcept { rungs_.count_into(growths); }
-  std::size_t size() const noexcept { return rungs_.size(); }
-  bool empty() const noexcept { return rungs_.empty(); }
-  // n-th best, 0-based; n < size()
-  const Rung& best(std::size_t n = 0) const noexcept { return rungs_[rungs_.size() - 1 - n]; }
-
-  // Index of the first rung whose key is not smaller; the key is there when rung(i).key equals it.
-  std::size_t locate(std::int64_t key) const noexcept {
-    constexpr std::size_t NEAR = 24;
-    std::size_t i = rungs_.size();
-    const std::size_t stop = i > NEAR ? i - NEAR : 0;
-    while (i > stop && rungs_[i - 1].key >= key) --i;
-    if (i > stop || i == 0) return i;
-    const Rung* end = rungs_.data() + i;
-    const Rung* at = std::lower_bound(rungs_.data(), end, key, [](const Rung& r, std::int64_t k) { return r.key < k; });
-    return static_cast<std::size_t>(at - rungs_.data());
-  }
-  bool holds(std::size_t i, std::int64_t key) const noexcept { return i < rungs_.size() && rungs_[i].key == key; }
-  const Rung& rung(std::size_t i) const noexcept { return rungs_[i]; }
-  // 0-based distance of rung i from the best
-  std::size_t depth_of(std::size_t i) const noexcept { return rungs_.size() - 1 - i; }
-  void insert(std::size_t i, std::int64_t key, Handle level) { rungs_.insert(i, Rung{key, level, 0}); }
-  void erase(std::size_t i) noexcept { rungs_.erase(i); }
-  void clear() noexcept { rungs_.clear(); }
-
- private:
-  Arena<Rung> rungs_;
-};
-
-// The first DEPTH levels of both sides, kept in step with a ladder by three calls.
-class TopLevels {
- public:
-  explicit TopLevels(View& view) noexcept : view_(view) {}
-
-  void inserted(bool ask, std::size_t at, std::int64_t px, std::int64_t qty) noexcept {
-    if (at >= DEPTH) return;
-    auto [pxs, qtys, n] = arrays(ask);
-    const std::size_t last = std::min<std::size_t>(n, DEPTH - 1);
-    for (std::size_t i = last; i > at; --i) pxs[i] = pxs[i - 1], qtys[i] = qtys[i - 1];
-    pxs[at] = px, qtys[at] = qty;
-    n = static_cast<std::uint8_t>(last + 1);
-  }
-
-  // `next_px`, `next_qty`: the level that moves up into the last place, if `more`.
-  void removed(bool ask, std::size_t at, bool more, std::int64_t next_px, std::int64_t next_qty) noexcept {
-    if (at >= DEPTH) return;
-    auto [pxs, qtys, n] = arrays(ask);
-    const std::size_t last = n - std::size_t{1};
-    for (std::size_t i = at; i < last; ++i) pxs[i] = pxs[i + 1], qtys[i] = qtys[i + 1];
-    pxs[last] = more ? next_px : 0, qtys[last] = more ? next_qty : 0;
-    if (!more) n = static_cast<std::uint8_t>(last);
-  }
-
-  void changed(bool ask, std::int64_t px, std::int64_t qty) noexcept {
-    auto [pxs, qtys, n] = arrays(ask);
-    for (std::size_t i = 0; i < n; ++i) {
-      if (pxs[i] == px) {
-        qtys[i] = qty;
-        return;
-      }
-    }
-  }
-
-  void cleared() noexcept {
-    std::memset(view_.bid_px, 0, sizeof(view_.bid_px));
-    std::memset(view_.bid_qty, 0, sizeof(view_.bid_qty));
-    std::memset(view_.ask_px, 0, sizeof(view_.ask_px));
-    std::memset(view_.ask_qty, 0, sizeof(view_.ask_qty));
-    view_.n_bid = view_.n_ask = 0;
-  }
-
- private:
-  struct Arrays {
-    std::int64_t* px;
-    std::int64_t* qty;
-    std::uint8_t& n;
-  };
-  Arrays arrays(bool ask) noexcept {
-    return ask ? Arrays{view_.ask_px, view_.ask_qty, view_.n_ask} : Arrays{view_.bid_px, view_.bid_qty, view_.n_bid};
-  }
-
-  View& view_;
-};
-
 struct Book {
-  Ladder side[2];  // 0 bid, 1 ask
+  Ladder side[2];        // 0 bid, 1 ask
+  View* view = nullptr;  // kept in step when there is one
   std::uint32_t instrument = 0;
-  bool tracked = false;      // keep `view` in step
+  std::uint32_t watch_depth = 0;
   bool deep_change = false;  // a level within `watch_depth` changed
-  std::size_t watch_depth = 0;
-  View view{};
+  bool top_moved = false;    // a best price came or went since the last check for crossing
+  bool watched() const noexcept { return view != nullptr || watch_depth > 0; }
 };
 
 // Orders, levels and the id index of all books.
 class BookStore {
  public:
-  BookStore(std::size_t reserve, std::uint64_t* growths) : orders_(growths), levels_(growths) {
-    orders_.reserve(reserve + 1);
-    levels_.reserve(reserve / 4 + 16);
-    orders_.resize(1);  // handle 0 means none
-    levels_.resize(1);
-    index_.init(reserve, growths);
-  }
+  BookStore(std::size_t reserve, std::uint64_t* growths);
 
   const Order& order(Handle h) const noexcept { return orders_[h]; }
   const Level& level(Handle h) const noexcept { return levels_[h]; }
   const Level& level_of(Handle order) const noexcept { return levels_[orders_[order].level]; }
   std::size_t live_orders() const noexcept { return index_.size(); }
+  const OrderIndex& index() const noexcept { return index_; }
+  std::size_t order_bytes() const noexcept { return orders_.capacity() * sizeof(Order); }
+  std::size_t level_bytes() const noexcept { return levels_.capacity() * sizeof(Level); }
+  std::size_t ladder_bytes() const noexcept { return slab_.bytes(); }
 
   Handle find(std::uint32_t instrument, std::uint64_t id) const noexcept {
-    return index_.find(index_.hash(instrument, id),
-                       [&](Handle h) { return orders_[h].id == id && orders_[h].instrument == instrument; });
+    return find_in(index_.bucket(instrument, id), instrument, id);
+  }
+  Handle find_in(std::size_t bucket, std::uint32_t instrument, std::uint64_t id) const noexcept {
+    Handle h = index_.first(bucket);
+    while (h != NO_HANDLE && !(orders_[h].id == id && level_of(h).instrument() == instrument)) h = orders_[h].chain;
+    return h;
   }
 
-  // False, and nothing is done: the level is an L2 level, or its quantity would not fit.
-  [[nodiscard]] bool add(Book& book, bool ask, std::int64_t px, std::uint64_t id, std::int64_t qty);
+  // False, and nothing is done: the level is an L2 level, or its quantity would not fit. The id must not be live.
+  [[nodiscard]] bool add(Book& book, bool ask, std::int64_t px, std::uint64_t id, std::int64_t qty) {
+    return add_at(book, ask, px, id, qty, index_.bucket(book.instrument, id), book.side[ask].locate(to_key(ask, px)));
+  }
+  // The same with bucket and place in the ladder found before.
+  [[nodiscard]] bool add_at(Book& book, bool ask, std::int64_t px, std::uint64_t id, std::int64_t qty,
+                            std::size_t bucket, std::size_t at);
+  // Whether add() would take it. What stands there when another order of the level has left first can only be less.
+  bool can_add(const Book& book, bool ask, std::int64_t px, std::int64_t qty) const noexcept {
+    const std::int64_t key = to_key(ask, px);
+    const Ladder& ladder = book.side[ask];
+    const std::size_t at = ladder.locate(key);
+    if (!ladder.holds(at, key)) return true;
+    std::int64_t sum = 0;
+    const Level& level = levels_[ladder.rung(at).level];
+    return level.orders > 0 && !__builtin_add_overflow(level.qty, qty, &sum);
+  }
   // New quantity in place, 0 < qty; false when the level's sum would not fit.
   [[nodiscard]] bool resize(Book& book, Handle order, std::int64_t qty) noexcept;
-  void remove(Book& book, Handle order) noexcept;
+  void remove(Book& book, Handle order) noexcept { remove_from(book, order, bucket_of(order)); }
+  void remove_from(Book& book, Handle order, std::size_t bucket) noexcept;
   // Absolute quantity of an L2 level, 0 removes it. Old quantity in `before`; false on a level that holds orders.
   [[nodiscard]] bool set_level(Book& book, bool ask, std::int64_t px, std::int64_t qty, std::int64_t& before);
   void clear(Book& book) noexcept;
 
  private:
-  std::uint32_t key_hash(Handle h) const noexcept { return index_.hash(orders_[h].instrument, orders_[h].id); }
+  friend class Hints;
+
+  std::size_t bucket_of(Handle h) const noexcept { return index_.bucket(level_of(h).instrument(), orders_[h].id); }
   Handle new_order();
   Handle new_level();
   void free_level(Handle h) noexcept { levels_[h].head = free_levels_, free_levels_ = h; }
   void free_order(Handle h) noexcept { orders_[h].next = free_orders_, free_orders_ = h; }
+  void unchain(Handle h, std::size_t bucket) noexcept;
+  [[gnu::noinline]] void reindex(bool salted);
+  [[gnu::noinline]] void salt_if_crowded(std::uint64_t id, Handle first);
   Handle insert_level(Book& book, bool ask, std::size_t at, std::int64_t key, std::int64_t qty);
   void erase_level(Book& book, Handle h) noexcept;
-  void touch(Book& book, std::size_t depth) const noexcept {
-    if (depth < book.watch_depth) book.deep_change = true;
+  void quantity_changed(Book& book, const Level& level) const noexcept {
+    if (book.watched()) [[unlikely]]
+      show_quantity(book, level);
   }
-  void quantity_changed(Book& book, const Level& level) const noexcept;
+  // What a change means for the view and the watched depth; `depth` is the 0-based distance from the best.
+  [[gnu::noinline]] void show_quantity(Book& book, const Level& level) const noexcept;
+  [[gnu::noinline]] static void show_insert(Book& book, bool ask, std::size_t depth, std::int64_t key,
+                                            std::int64_t qty) noexcept;
+  [[gnu::noinline]] void show_erase(Book& book, bool ask, std::size_t depth) const noexcept;
 
   Arena<Order> orders_;
   Arena<Level> levels_;
+  Slab slab_;
   OrderIndex index_;
   Handle free_orders_ = NO_HANDLE;
   Handle free_levels_ = NO_HANDLE;
 };
+
+// ---- the calls of every message; here, so that they are inlined ----------------------------------------------------
+
+inline Handle BookStore::new_order() {
+  constexpr std::size_t MAX_HANDLES = std::numeric_limits<Handle>::max();
+  const Handle h = free_orders_;
+  if (h != NO_HANDLE) {
+    free_orders_ = orders_[h].next;
+    return h;
+  }
+  if (orders_.size() >= MAX_HANDLES) throw std::length_error("more than 2^32 - 1 orders at once");
+  orders_.push(Order{});
+  return static_cast<Handle>(orders_.size() - 1);
+}
+
+inline Handle BookStore::new_level() {
+  constexpr std::size_t MAX_HANDLES = std::numeric_limits<Handle>::max();
+  const Handle h = free_levels_;
+  if (h != NO_HANDLE) {
+    free_levels_ = levels_[h].head;
+    return h;
+  }
+  if (levels_.size() >= MAX_HANDLES) throw std::length_error("more than 2^32 - 1 levels at once");
+  levels_.push(Level{});
+  return static_cast<Handle>(levels_.size() - 1);
+}
+
+[[gnu::always_inline]] inline bool BookStore::add_at(Book& book, bool ask, std::int64_t px, std::uint64_t id,
+                                                     std::int64_t qty, std::size_t bucket, std::size_t at) {
+  const std::int64_t key = to_key(ask, px);
+  Ladder& ladder = book.side[ask];
+  const bool held = ladder.holds(at, key);
+  std::int64_t sum = qty;
+  Handle l = NO_HANDLE;
+  if (held) {
+    l = ladder.rung(at).level;
+    const Level& level = levels_[l];
+    if (level.orders == 0 || __builtin_add_overflow(level.qty, qty, &sum)) return false;
+  }
+  if (index_.full()) [[unlikely]] {
+    reindex(false);
+    bucket = index_.bucket(book.instrument, id);
+  }
+  const Handle o = new_order();
+  if (!held) {
+    try {
+      l = insert_level(book, ask, at, key, qty);
+    } catch (...) {
+      free_order(o);
+      throw;
+    }
+  }
+  Level& level = levels_[l];
+  Handle& first = index_.first(bucket);
+  orders_[o] = Order{id, qty, NO_HANDLE, level.tail, l, first};
+  first = o;
+  index_.added();
+  Handle* const behind = level.tail != NO_HANDLE ? &orders_[level.tail].next : &level.head;
+  *behind = o;
+  level.tail = o;
+  ++level.orders;
+  level.qty = sum;
+  if (held) quantity_changed(book, level);
+  if (orders_[o].chain != NO_HANDLE && orders_[orders_[o].chain].id == id && !index_.salted()) [[unlikely]]
+    salt_if_crowded(id, o);
+  return true;
+}
+
+inline bool BookStore::resize(Book& book, Handle order, std::int64_t qty) noexcept {
+  Level& level = levels_[orders_[order].level];
+  std::int64_t sum = 0;
+  if (__builtin_add_overflow(level.qty - orders_[order].qty, qty, &sum)) return false;
+  orders_[order].qty = qty;
+  level.qty = sum;
+  quantity_changed(book, level);
+  return true;
+}
+
+inline void BookStore::unchain(Handle h, std::size_t bucket) noexcept {
+  Handle* link = &index_.first(bucket);
+  while (*link != h) link = &orders_[*link].chain;
+  *link = orders_[h].chain;
+  index_.removed();
+}
+
+inline void BookStore::remove_from(Book& book, Handle order, std::size_t bucket) noexcept {
+  Order& o = orders_[order];
+  const Handle l = o.level;
+  Level& level = levels_[l];
+  unchain(order, bucket);
+  Handle* const behind = o.prev != NO_HANDLE ? &orders_[o.prev].next : &level.head;
+  Handle* const before = o.next != NO_HANDLE ? &orders_[o.next].prev : &level.tail;
+  *behind = o.next;
+  *before = o.prev;
+  level.qty -= o.qty;
+  free_order(order);
+  if (--level.orders == 0) {
+    erase_level(book, l);
+  } else {
+    quantity_changed(book, level);
+  }
+}
+
+inline Handle BookStore::insert_level(Book& book, bool ask, std::size_t at, std::int64_t key, std::int64_t qty) {
+  const Handle h = new_level();
+  Ladder& ladder = book.side[ask];
+  try {
+    ladder.insert(slab_, at, key, h);
+  } catch (...) {
+    free_level(h);
+    throw;
+  }
+  levels_[h] = Level{key, qty, NO_HANDLE, NO_HANDLE, 0, book.instrument << 1 | static_cast<std::uint32_t>(ask)};
+  const std::size_t depth = ladder.depth_of(at);
+  book.top_moved |= depth == 0;
+  if (book.watched()) [[unlikely]]
+    show_insert(book, ask, depth, key, qty);
+  return h;
+}
+
+inline void BookStore::erase_level(Book& book, Handle h) noexcept {
+  const bool ask = levels_[h].ask();
+  Ladder& ladder = book.side[ask];
+  const std::size_t at = ladder.locate(levels_[h].key), depth = ladder.depth_of(at);
+  book.top_moved |= depth == 0;
+  ladder.erase(at);
+  free_level(h);
+  if (book.watched()) [[unlikely]]
+    show_erase(book, ask, depth);
+}
 
 }  // namespace microrisk

@@ -57,20 +57,20 @@ struct Pending {
   bool posted = false;  // the last quantity was an add
 };
 
-struct Instrument {
-  Instrument(std::uint32_t index, std::uint64_t* growths) {
-    book.instrument = index;
-    for (Ladder& side : book.side) side.count_into(growths);
-  }
+// The first line of an instrument is all that a message touches of it, apart from the ladder.
+struct alignas(64) Instrument {
+  explicit Instrument(std::uint32_t index) { book.instrument = index; }
 
   Book book;
-  Pending pending;
-  Bbo last_bbo{};
   TradingState state = TradingState::UNKNOWN;
   bool has_book = false;  // had a book-changing event
   bool changed = false;   // since the last completed event
+  bool crossed = false;   // or locked, when it was last looked at
   bool in_snapshot = false;
   bool suspect = false;
+  Bbo last_bbo{};
+  Pending pending;
+  View view{};
   std::uint32_t ticks_left = 0;
   std::int64_t next_view = INT64_MIN;  // earliest time of the next recorded view
   std::array<std::uint64_t, N_INTEGRITY> integrity{};
@@ -78,6 +78,25 @@ struct Instrument {
   StateBlock state_block, alert_state;
   StateBlock alert_params;                // the instrument's own; empty = those of the watch
   std::vector<std::int64_t> depth_image;  // the last recorded one
+};
+
+// Instruments side by side in large pages; they stay where they are.
+class Instruments {
+ public:
+  Instruments() = default;
+  Instruments(const Instruments&) = delete;
+  Instruments& operator=(const Instruments&) = delete;
+  ~Instruments();
+  Instrument& make(std::uint32_t index);
+  std::size_t bytes() const noexcept { return bytes_; }
+
+ private:
+  struct Chunk {
+    Instrument* first;
+    std::size_t used, room;
+  };
+  std::vector<Chunk> chunks_;
+  std::size_t bytes_ = 0;
 };
 
 class Engine {
@@ -105,6 +124,7 @@ class Engine {
 
   Instrument* find(std::uint32_t index) const noexcept { return index < table_.size() ? table_[index] : nullptr; }
   const BookStore& store() const noexcept { return store_; }
+  std::size_t instrument_bytes() const noexcept { return pool_.bytes() + table_.capacity() * sizeof(Instrument*); }
   // In rising order of index.
   const std::vector<Instrument*>& instruments() const noexcept { return sorted_; }
   // Fills `depth` levels a side, (px, qty), NULL_PX and 0 beyond the last.
@@ -124,6 +144,8 @@ class Engine {
   bool started() const noexcept { return started_; }
 
  private:
+  friend class ItchRun;
+
   void apply(const Event& e);
   void advance(std::int64_t to);
   void broadcast(const Event& e);
@@ -161,7 +183,7 @@ class Engine {
 
   BookStore store_;
   std::vector<Instrument*> table_;
-  std::vector<std::unique_ptr<Instrument>> instruments_;
+  Instruments pool_;
   std::vector<Instrument*> sorted_;   // by index
   std::vector<Instrument*> ticking_;  // with ticks left
   Watch watch_;

@@ -7,6 +7,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <vector>
 
@@ -32,8 +33,19 @@ class ItchDecoder {
   // ENDED moves it to `size` and counts what was left as trailing.
   Frame next(const std::uint8_t* data, std::size_t size, std::size_t& offset, Message& out) noexcept;
 
+  // Whether frames are plain: a length and as many bytes. Otherwise only next() knows where a message begins.
+  bool plain() const noexcept { return !loose_ && !mark_open_ && !ended; }
+
+  // Counts a message that its caller decodes: of a known type and the right length. Returns its time.
+  std::int64_t accept(const std::uint8_t* p) noexcept;
+  // Whether the locate of an add needs learn() (its symbol is not known yet).
+  bool unnamed(std::uint16_t locate) const noexcept { return (named_[locate >> 6] >> (locate & 63) & 1) == 0; }
+
   // One bare message. `out` is an event only for EVENT, and scratch otherwise.
   Outcome message(Message m, std::uint64_t seq, std::int64_t ts_recv, Event& out) noexcept;
+
+  // The event of the message counted last, once more; the caller knows that it has one.
+  void reread(Message m, Event& out) noexcept;
 
   const std::array<std::uint64_t, 256>& counts() const noexcept { return counts_; }
   // 8 characters as sent; all zero bytes: not known
@@ -56,6 +68,18 @@ class ItchDecoder {
   bool mark_open_ = false;  // the end mark was the last thing in the buffer: its next byte may still tell otherwise
   std::array<std::uint64_t, 256> counts_{};
   std::vector<std::array<char, 8>> symbols_;
+  std::array<std::uint64_t, 1024> named_{};  // bit of each locate with a symbol: 8 KB that stay in the first cache
 };
+
+inline std::int64_t ItchDecoder::accept(const std::uint8_t* p) noexcept {
+  std::uint64_t high;  // bytes 3..10: tracking number, then the time
+  std::memcpy(&high, p + itch::add_order::timestamp_at - 2, 8);
+  ++messages;
+  ++counts_[*p];
+  last_ts = midnight_ns_ + static_cast<std::int64_t>(__builtin_bswap64(high) & 0xFFFFFFFFFFFFULL);
+  if (first_ts == NULL_TS) [[unlikely]]
+    first_ts = last_ts;
+  return last_ts;
+}
 
 }  // namespace microrisk
