@@ -189,3 +189,34 @@ class Engine:
 
 def latency_edges() -> NDArray[np.uint64]:
     """Smallest ns of each bucket of the latency histogram; the last bucket has no upper end."""
+
+def run_paced(
+    engine: Engine,
+    decoder: ItchDecoder,
+    data: Buffer,
+    offset: int,
+    max_messages: int,
+    *,
+    interval_ns: float = 0.0,
+    time_scale: float = 0.0,
+) -> dict[str, Any]:
+    """Decode and apply ITCH messages at the times at which they are due; this thread spins while it waits.
+
+    Message i is due i * interval_ns after the start; with time_scale above 0 at the distance of its time stamp from the
+    first one's, times time_scale. With both 0 all are due at once: the wall time is then the capacity of this loop.
+    A message that could not be begun in time keeps its due time. Records that the engine makes are thrown away.
+
+    Returns
+    -------
+    latency, service : uint64[4352], counts by bucket of `paced_edges`: from due to done, and from begun to done
+    latency_sum_ns, latency_max_ns, service_sum_ns, service_max_ns
+    messages, offset, wall_ns, waited_ns
+    late : messages that were due before the one in front of them was done
+    away_ns, away_max_ns, away_times : gaps above 1 us between two readings of the clock while waiting
+    """
+
+def spin(seconds: float) -> dict[str, Any]:
+    """Read the clock and do nothing else: gaps (as `latency`), gaps_max_ns, gaps_sum_ns, away_*, wall_ns."""
+
+def paced_edges() -> NDArray[np.uint64]:
+    """Smallest ns of each bucket of the paced histograms: the buckets of HdrHistogram with 2 significant digits."""

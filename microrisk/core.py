@@ -27,5 +27,19 @@ Engine = _core.Engine
 Heads = _core.Heads
 ItchDecoder = _core.ItchDecoder
 latency_edges = _core.latency_edges
+paced_edges = _core.paced_edges
+run_paced = _core.run_paced
+spin = _core.spin
 
-__all__ = ["ABI_HASH", "ALL_INSTRUMENTS", "Engine", "Heads", "ItchDecoder", "check_abi", "latency_edges"]
+__all__ = [
+    "ABI_HASH",
+    "ALL_INSTRUMENTS",
+    "Engine",
+    "Heads",
+    "ItchDecoder",
+    "check_abi",
+    "latency_edges",
+    "paced_edges",
+    "run_paced",
+    "spin",
+]

@@ -8,7 +8,9 @@
 #include <string>
 
 #include "arrays.hpp"
+#include "engine_object.hpp"
 #include "microrisk/engine.hpp"
+#include "paced.hpp"
 
 namespace py = pybind11;
 using namespace microrisk;
@@ -148,43 +150,6 @@ py::dict counts(const ItchDecoder& decoder) {
 }
 
 // ---- engine --------------------------------------------------------------------------------------------------------
-
-// The engine with the Python objects whose memory it reads. While one thread runs it, another may only look at
-// counters.
-struct PyEngine {
-  PyEngine(bool always_open, std::size_t orders, std::size_t instruments) : engine(always_open, orders, instruments) {}
-
-  Engine& idle() {
-    if (busy) throw std::runtime_error("the engine is running in another thread");
-    return engine;
-  }
-
-  Engine engine;
-  bool busy = false;  // changed only under the interpreter lock
-  std::shared_ptr<Heads> heads;
-  py::object table;
-  std::vector<py::object> tables;
-};
-
-// Runs the engine without the interpreter lock.
-class Run {
- public:
-  explicit Run(PyEngine& self) : self_(self) {
-    self.idle();
-    self.busy = true;
-    saved_ = PyEval_SaveThread();
-  }
-  Run(const Run&) = delete;
-  Run& operator=(const Run&) = delete;
-  ~Run() {
-    PyEval_RestoreThread(saved_);
-    self_.busy = false;
-  }
-
- private:
-  PyEngine& self_;
-  PyThreadState* saved_ = nullptr;
-};
 
 void watch(PyEngine& self, std::uintptr_t kernel, const py::bytes& state, const py::array& table,
            std::shared_ptr<Heads> heads, std::uintptr_t alert, const py::bytes& alert_params,
@@ -439,4 +404,5 @@ PYBIND11_MODULE(_core, m) {
   bind_decoder(m);
   bind_engine(m);
   m.def("latency_edges", &latency_edges);
+  bind_paced(m);
 }
