@@ -86,6 +86,7 @@ class _Itch(ChunkFeed):
         self._venue = venue
         self._midnight = session_midnight(sources[0].name, date, self.notices)
         self._symbols: dict[int, str] = {}
+        self._named: dict[int, Instrument] = {}
         self._before = 0
         self._in_core = False
         self._seen = dict.fromkeys(_DECODER_COUNTS, 0)
@@ -105,7 +106,10 @@ class _Itch(ChunkFeed):
 
     def instruments(self) -> dict[int, Instrument]:
         """Stock locate -> instrument, every one that the directory or an order has named."""
-        return {i: instrument(s, self._venue) for i, s in (self._symbols | self._decoder.symbols()).items() if s}
+        for i, symbol in (self._symbols | self._decoder.symbols()).items():
+            if symbol and (i not in self._named or self._named[i].symbol != symbol):
+                self._named[i] = instrument(symbol, self._venue)
+        return dict(self._named)
 
 
 class ItchFile(_Itch):
