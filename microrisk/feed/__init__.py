@@ -18,6 +18,7 @@ DECODERS = {
     "dbn": "microrisk.feed.dbn",
     "lobster": "microrisk.feed.lobster",
     "coinbase": "microrisk.feed.coinbase",
+    "tardis": "microrisk.feed.tardis",
 }
 """Format -> module with `open_sources(sources, *, date, venue, snapshot)`; imported when asked for."""
 
