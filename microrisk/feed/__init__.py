@@ -18,6 +18,9 @@ DECODERS = {
     "dbn": "microrisk.feed.dbn",
     "lobster": "microrisk.feed.lobster",
     "coinbase": "microrisk.feed.coinbase",
+    "kraken": "microrisk.feed.kraken",
+    "binance": "microrisk.feed.binance",
+    "cryptofeed": "microrisk.feed.cryptofeed",
     "tardis": "microrisk.feed.tardis",
 }
 """Format -> module with `open_sources(sources, *, date, venue, snapshot)`; imported when asked for."""
