@@ -20,6 +20,7 @@ DECODERS = {
     "coinbase": "microrisk.feed.coinbase",
     "kraken": "microrisk.feed.kraken",
     "binance": "microrisk.feed.binance",
+    "bybit": "microrisk.feed.bybit",
     "cryptofeed": "microrisk.feed.cryptofeed",
     "tardis": "microrisk.feed.tardis",
 }

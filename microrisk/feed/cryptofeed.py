@@ -13,6 +13,7 @@ from microrisk.feed.open import Source
 
 HOSTS = {
     "binance.com": "microrisk.feed.binance",
+    "bybit.com": "microrisk.feed.bybit",
     "kraken.com": "microrisk.feed.kraken",
 }
 """Domain -> module with `open_capture(capture, *, venue, snapshot)`; see l2.py."""

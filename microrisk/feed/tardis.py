@@ -165,14 +165,12 @@ class Message(NamedTuple):
     rows : events in the order of `_COLUMNS`
     findings : (kind, number, instrument, note) met behind the events
     lines : rows of the file
-    images : events that no row of the file stands for
     """
 
     ts_recv: int
     rows: list[Row]
     findings: list[tuple[Integrity, int, int, str]]
     lines: int
-    images: int = 0
 
 
 @dataclass
@@ -327,8 +325,8 @@ class Series:
                 for side in new
                 for px, qty, flags in difference(book.levels[side], new[side], side, self.kind.depth)
             ]
-        images, book.shown, book.levels = int(not book.shown), True, new
-        return Message(stamps[2], _closed(rows), [], 1, images)
+        book.shown, book.levels = True, new
+        return Message(stamps[2], _closed(rows), [], 1)
 
     def _groups(self, key: tuple[str, ...], rows: list[Fields]) -> Iterator[Message]:
         """One message of an incremental file: rows of one instrument, arrival and kind (news or snapshot)."""
@@ -367,14 +365,14 @@ class Series:
             return Message(0, [], found, lines)
         if self._foreign(index):
             return Message(rows[0][2], [], [*found, (Integrity.skipped, len(rows), index, "")], lines)
-        book, images = self._book(index), 0
+        book = self._book(index)
         if key[-1] == "true" and not book.in_snapshot:
             rows.insert(0, (*rows[0][:4], _CLEAR, _NO_SIDE, 0, 0, _SNAPSHOT, 0))
-            book.shown, images = True, 1
+            book.shown = True
         elif not book.shown:
             return Message(rows[0][2], [], [*found, (Integrity.awaiting_image, len(rows), index, "")], lines)
         book.in_snapshot = key[-1] == "true"
-        return Message(rows[0][2], _closed(rows), found, lines, images)
+        return Message(rows[0][2], _closed(rows), found, lines)
 
 
 def _together(cells: Fields) -> tuple[str, ...]:
@@ -487,7 +485,6 @@ class TardisFeed(ChunkFeed):
                 self._find(kind, n, index, before=len(rows))
                 if note:
                     self._note(note)
-            self.synthetic += message.images
             if len(rows) >= CHUNK_EVENTS or lines >= CHUNK_EVENTS:
                 break
         self.messages += max(lines, 0)
