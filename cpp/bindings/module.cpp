@@ -9,6 +9,7 @@
 
 #include "arrays.hpp"
 #include "engine_object.hpp"
+#include "feeds.hpp"
 #include "microrisk/engine.hpp"
 #include "paced.hpp"
 
@@ -405,4 +406,6 @@ PYBIND11_MODULE(_core, m) {
   bind_engine(m);
   m.def("latency_edges", &latency_edges);
   bind_paced(m);
+  bind_capture(m);
+  bind_iex(m);
 }
