@@ -29,14 +29,15 @@ from typing import Annotated
 import msgspec
 
 from microrisk.feed.capture import Capture, Line, seconds_ns
-from microrisk.feed.kraken_book import DEPTHS, KrakenBook, decimals
-from microrisk.feed.l2 import L2Feed, Level, Stamp, no_snapshot
+from microrisk.feed.kraken_book import DEPTHS, TOP, KrakenBook, decimals
+from microrisk.feed.l2 import L2Feed, Stamp, no_snapshot
+from microrisk.feed.ladder import Level
 from microrisk.feed.open import Source
 from microrisk.feed.text import iso_ns
 from microrisk.spec.records import FeedId, Integrity
 from microrisk.spec.units import Side
 
-_Id = Annotated[int, msgspec.Meta(ge=0, lt=1 << 63)]
+_Id = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
 _SIDES = {"b": int(Side.ASK), "s": int(Side.BID), "buy": int(Side.ASK), "sell": int(Side.BID)}
 """The aggressor's side -> that of the resting order."""
 
@@ -136,6 +137,7 @@ class Subscription(msgspec.Struct):
     depth: int = 0
 
 
+_BOOK1 = msgspec.json.Decoder(list[Part | str | int])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _TEXT = msgspec.json.Decoder(str)
 _PART = msgspec.json.Decoder(Part)
@@ -147,6 +149,7 @@ _NAMES = msgspec.json.Decoder(list[Named])
 _PAIRS = msgspec.json.Decoder(Pairs)
 _SUBSCRIPTION = msgspec.json.Decoder(Subscription)
 
+_DEPTH_OF = {f"book-{depth}": depth for depth in DEPTHS}
 QUIET1 = ("ticker", "ohlc", "spread")
 """v1 channels that neither change a book nor trade."""
 QUIET2 = frozenset({"", "heartbeat", "status", "ticker", "ohlc", "instrument"})
@@ -202,19 +205,29 @@ class KrakenFeed(L2Feed[KrakenBook]):
     # -- v1 -------------------------------------------------------------------------------------------------------
 
     def _array(self, line: Line) -> None:
-        parts = _ARRAY.decode(line.body)
-        if len(parts) < 4:
+        """A book message in one step; whatever does not fit that shape is taken apart first."""
+        try:
+            _, *parts, channel, pair = _BOOK1.decode(line.body)
+            depth = _DEPTH_OF[channel]  # type: ignore[index]
+            product = self._product(pair)  # type: ignore[arg-type]
+        except (msgspec.ValidationError, ValueError, KeyError, TypeError):
+            self._other_array(line)
+            return
+        try:
+            product.depth = depth
+            self._book1(product, parts, line)  # type: ignore[arg-type]
+        except ValueError as why:
+            self.spoil(product, line, why)
+
+    def _other_array(self, line: Line) -> None:
+        members = _ARRAY.decode(line.body)
+        if len(members) < 4:
             raise ValueError("an array of fewer than four members")
-        channel, pair = _TEXT.decode(parts[-2]), _TEXT.decode(parts[-1])
+        channel, pair = _TEXT.decode(members[-2]), _TEXT.decode(members[-1])
         if channel.startswith("book-"):
-            product = self._product(pair)
-            try:
-                product.depth = _depth(channel)
-                self._book1(product, [_PART.decode(p) for p in parts[1:-2]], line)
-            except (msgspec.MsgspecError, ValueError) as why:
-                self.spoil(product, line, why)
+            self.spoil(self._product(pair), line, ValueError(_why_no_book(members, channel)))
         elif channel == "trade":
-            trades = [(t, self.prices[t.price], self.sizes[t.size]) for t in _TRADES1.decode(parts[1])]
+            trades = [(t, self.prices[t.price], self.sizes[t.size]) for t in _TRADES1.decode(members[1])]
             for t, px, qty in trades:
                 stamp = Stamp(seconds_ns(t.time.encode()), line.ts_recv, line.number)
                 self.trade(self._product(pair), stamp, _side(t.side), px, qty)
@@ -222,15 +235,19 @@ class KrakenFeed(L2Feed[KrakenBook]):
             self._find(Integrity.unknown_type)
 
     def _book1(self, product: KrakenBook, parts: list[Part], line: Line) -> None:
-        if any(p.image_asks is not None or p.image_bids is not None for p in parts):
+        if not parts:
+            raise ValueError("a book message without a part")
+        first, last = parts[0], parts[-1]
+        if first.image_asks is not None or first.image_bids is not None:
             bids = [r for p in parts for r in p.image_bids or ()]
             asks = [r for p in parts for r in p.image_asks or ()]
             texts = [(r.price, r.size) for r in bids + asks]
             self._image(product, self._stamp1(bids + asks, line), self._levels1(bids), self._levels1(asks), texts)
             return
-        bids = [r for p in parts for r in p.bids]
-        asks = [r for p in parts for r in p.asks]
-        text = parts[-1].checksum if parts else None
+        bids, asks = first.bids, first.asks
+        for more in parts[1:]:
+            bids, asks = bids + more.bids, asks + more.asks
+        text = last.checksum
         if text is None or not text.isdecimal() or len(text) > 10:
             raise ValueError(f"an update without a checksum (c = {text!r})")
         stamp = self._stamp1(bids + asks, line)
@@ -242,8 +259,13 @@ class KrakenFeed(L2Feed[KrakenBook]):
 
     def _stamp1(self, rows: list[Row], line: Line) -> Stamp:
         """The latest row; of an empty image the receive time."""
-        times = [seconds_ns(r.time.encode()) for r in rows]
-        return Stamp(max(times, default=line.ts_recv), line.ts_recv, line.number)
+        if len(rows) == 1:
+            return Stamp(seconds_ns(rows[0].time.encode()), line.ts_recv, line.number)
+        times = [r.time for r in rows]
+        # texts of one length are in the order of their times
+        latest = [max(times)] if len(set(map(len, times))) == 1 else times
+        ts = max([seconds_ns(t.encode()) for t in latest], default=line.ts_recv)
+        return Stamp(ts, line.ts_recv, line.number)
 
     # -- v2 -------------------------------------------------------------------------------------------------------
 
@@ -320,8 +342,8 @@ class KrakenFeed(L2Feed[KrakenBook]):
         product.bids.load(bids)
         product.asks.load(asks)
         px_decimals, qty_decimals = self._precision.get(product.name) or (
-            max((decimals(px) for px, _ in texts), default=0),
-            max((decimals(qty) for _, qty in texts), default=0),
+            max((decimals(px) for px, _ in texts[:TOP]), default=0),
+            max((decimals(qty) for _, qty in texts[:TOP]), default=0),
         )
         product.set_precision(px_decimals, qty_decimals)
         if checksum is None or self._checked(product, stamp, checksum):
@@ -342,17 +364,22 @@ class KrakenFeed(L2Feed[KrakenBook]):
         if product.agrees(checksum):
             self._find(Integrity.checksum_ok, 1, product.index)
             return True
-        have = product.checksum(product.px_decimals, product.qty_decimals)
+        have = product.checksum()
         why = f"line {stamp.seq}: the venue's checksum is {checksum}, the book's {have}"
         self.invalidate(product, Integrity.checksum_mismatch, stamp, why)
         return False
 
 
-def _depth(channel: str) -> int:
-    text = channel.removeprefix("book-")
-    if not text.isdecimal() or int(text[:6]) not in DEPTHS:
-        raise ValueError(f"{channel[:40]!r} is no depth that Kraken offers")
-    return int(text)
+def _why_no_book(members: list[msgspec.Raw], channel: str) -> str:
+    """What is wrong with a v1 message of a book channel."""
+    if channel not in _DEPTH_OF:
+        return f"{channel[:40]!r} is no depth that Kraken offers"
+    try:
+        for part in members[1:-2]:
+            _PART.decode(part)
+    except msgspec.MsgspecError as why:
+        return str(why)
+    return "not the members of a book message"
 
 
 def _number(raw: msgspec.Raw) -> str:

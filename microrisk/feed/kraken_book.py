@@ -8,15 +8,17 @@ known beside the integers of the book.
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
 from collections.abc import Iterable
 from itertools import product as pairs_of
 from zlib import crc32
 
-from microrisk.feed.l2 import EXP, Level, Product
+from microrisk.feed.l2 import EXP, Product
+from microrisk.feed.ladder import Ladder, Level
 
 TOP = 10
 """Levels a side in the checksum, whatever the subscribed depth."""
+FINEST = 12
+"""Most decimals of a pair that are tried; prices may be written with more than EXP of them, the rest zeros."""
 DEPTHS = (10, 25, 100, 500, 1000)
 """Depths that can be subscribed."""
 
@@ -26,41 +28,47 @@ def decimals(text: str) -> int:
     return len(text.partition(".")[2]) if "e" not in text.lower() else 0
 
 
-class Sided:
-    """One side: prices in rising order, and price -> size."""
+class Texts(dict[int, str]):
+    """Price -> what its level adds to a checksum, written when it is first asked for."""
 
-    __slots__ = ("prices", "sizes")
+    def __init__(self, sizes: dict[int, int], px_decimals: int, qty_decimals: int) -> None:
+        super().__init__()
+        self._sizes = sizes
+        self._p, self._q = 10 ** max(0, EXP - px_decimals), 10 ** max(0, EXP - qty_decimals)
+        # decimals beyond the units are zeros
+        self._px_end, self._qty_end = "0" * (px_decimals - EXP), "0" * (qty_decimals - EXP)
+
+    def __missing__(self, px: int) -> str:
+        text = f"{px // self._p}{self._px_end}{self._sizes[px] // self._q}{self._qty_end}"
+        self[px] = text
+        return text
+
+
+class Sided(Ladder):
+    """One side, with the part of the checksum that each level writes; it is dropped when the level changes."""
+
+    __slots__ = ("texts",)
 
     def __init__(self) -> None:
-        self.prices: list[int] = []
-        self.sizes: dict[int, int] = {}
+        super().__init__()
+        self.texts = Texts(self.sizes, 0, 0)
 
-    def load(self, levels: Iterable[Level]) -> None:
-        """Take the place of what there was."""
-        self.sizes = {px: qty for px, qty in levels if qty}
-        self.prices = sorted(self.sizes)
+    def write_with(self, px_decimals: int, qty_decimals: int) -> None:
+        """Write checksums with this precision; must follow a `load`."""
+        self.texts = Texts(self.sizes, px_decimals, qty_decimals)
 
     def apply(self, levels: Iterable[Level]) -> None:
-        """Changed levels in order; the removal of a price not held does nothing."""
-        sizes, prices = self.sizes, self.prices
-        for px, qty in levels:
-            if qty:
-                if px not in sizes:
-                    insort(prices, px)
-                sizes[px] = qty
-            elif sizes.pop(px, None) is not None:
-                del prices[bisect_left(prices, px)]
+        """As `Ladder.apply`."""
+        changed = list(levels)
+        super().apply(changed)
+        for px, _ in changed:
+            self.texts.pop(px, None)
 
     def beyond(self, depth: int, *, worst_first: bool) -> list[int]:
-        """Take away and name what lies beyond `depth`; `worst_first`: low prices are the worst (bids)."""
-        extra = len(self.prices) - depth
-        if extra <= 0:
-            return []
-        cut = slice(0, extra) if worst_first else slice(depth, None)
-        gone = self.prices[cut]
-        del self.prices[cut]
+        """As `Ladder.beyond`."""
+        gone = super().beyond(depth, worst_first=worst_first)
         for px in gone:
-            del self.sizes[px]
+            self.texts.pop(px, None)
         return gone
 
 
@@ -83,8 +91,10 @@ class KrakenBook(Product):
         self.proven = False
 
     def set_precision(self, px_decimals: int, qty_decimals: int, *, proven: bool = False) -> None:
-        """Precision of the pair; more than the units hold is cut (such numbers cannot be in the book)."""
-        self.px_decimals, self.qty_decimals = min(px_decimals, EXP), min(qty_decimals, EXP)
+        """Decimals with which the venue writes prices and sizes of the pair."""
+        self.px_decimals, self.qty_decimals = px_decimals, qty_decimals
+        self.bids.write_with(px_decimals, qty_decimals)
+        self.asks.write_with(px_decimals, qty_decimals)
         self.proven = proven
 
     def truncate(self) -> tuple[list[int], list[int]]:
@@ -93,12 +103,11 @@ class KrakenBook(Product):
             return [], []
         return self.bids.beyond(self.depth, worst_first=True), self.asks.beyond(self.depth, worst_first=False)
 
-    def checksum(self, px_decimals: int, qty_decimals: int) -> int:
-        """CRC32 of the ten best levels a side, written with these decimals."""
-        p, q = 10 ** (EXP - px_decimals), 10 ** (EXP - qty_decimals)
-        asks, bids = self.asks.sizes, self.bids.sizes
-        texts = [f"{px // p}{asks[px] // q}" for px in self.asks.prices[:TOP]]
-        texts += [f"{px // p}{bids[px] // q}" for px in self.bids.prices[: -TOP - 1 : -1]]
+    def checksum(self) -> int:
+        """CRC32 of the ten best levels a side, written with the precision of the pair."""
+        asks, bids = self.asks.texts, self.bids.texts
+        texts = [asks[px] for px in self.asks.prices[:TOP]]
+        texts += [bids[px] for px in self.bids.prices[: -TOP - 1 : -1]]
         return crc32("".join(texts).encode())
 
     def agrees(self, checksum: int) -> bool:
@@ -107,16 +116,18 @@ class KrakenBook(Product):
         Until one has matched, or when a number of the ten best is finer than the known precision, every precision
         that could write these numbers is tried, so that a recording that lost its trailing zeros can be checked too.
         """
-        if self.checksum(self.px_decimals, self.qty_decimals) == checksum:
+        if self.checksum() == checksum:
             self.proven = True
             return True
-        px_least, qty_least = self._least()
-        if self.proven and px_least <= self.px_decimals and qty_least <= self.qty_decimals:
+        known = self.px_decimals, self.qty_decimals
+        least = self._least()
+        if self.proven and least[0] <= known[0] and least[1] <= known[1]:
             return False
-        for p, q in pairs_of(range(px_least, EXP + 1), range(EXP, qty_least - 1, -1)):
-            if self.checksum(p, q) == checksum:
-                self.set_precision(p, q, proven=True)
+        for p, q in pairs_of(range(least[0], FINEST + 1), range(least[1], FINEST + 1)):
+            self.set_precision(p, q, proven=True)
+            if self.checksum() == checksum:
                 return True
+        self.set_precision(*known)
         return False
 
     def _least(self) -> tuple[int, int]:

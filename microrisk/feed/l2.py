@@ -34,6 +34,7 @@ import numpy as np
 from microrisk.errors import UsageError
 from microrisk.feed.base import ALL_INSTRUMENTS, ChunkFeed, Events, Instrument, empty_events, instrument, venue_of
 from microrisk.feed.capture import BROKEN, CUT, OPENED, RESPONSE, SENT, Capture, Line
+from microrisk.feed.ladder import Level
 from microrisk.feed.open import Source
 from microrisk.feed.text import to_units
 from microrisk.spec.features import mask
@@ -46,9 +47,6 @@ TEXTS_KEPT = 1 << 16
 """Decimal strings that a Units table remembers before it starts anew."""
 LEVELS = mask("l1", "l5", "l10", "trades")
 """Features of a feed of levels with its trades: nothing that needs single orders."""
-
-Level = tuple[int, int]
-"""Price and absolute size, units of 1e-8; size 0 removes the level."""
 
 _BID, _ASK = int(Side.BID), int(Side.ASK)
 _MODIFY, _CLEAR, _TRADE = int(Action.MODIFY), int(Action.CLEAR), int(Action.TRADE)
@@ -78,6 +76,17 @@ class Units(dict[str, int]):
         self._exp, self._signed = exp, signed
 
     def __missing__(self, text: str) -> int:
+        whole, _, frac = text.partition(".")
+        digits = whole + frac.ljust(self._exp, "0")
+        # the usual form in one step; 18 digits fit int64 whatever they are
+        plain = whole and len(frac) <= self._exp and len(digits) <= 18 and digits.isdecimal() and digits.isascii()
+        value = int(digits) if plain else self._unusual(text)
+        if len(self) >= TEXTS_KEPT:
+            self.clear()
+        self[text] = value
+        return value
+
+    def _unusual(self, text: str) -> int:
         if not _DECIMAL.fullmatch(text) or not text.isascii():
             raise ValueError(f"{text[:40]!r} is not a decimal number")
         try:
@@ -88,9 +97,6 @@ class Units(dict[str, int]):
             raise ValueError(f"{text} is below zero")
         if not -(1 << 63) < value < 1 << 63:
             raise RangeError(f"{text} does not fit int64 in units of 1e-{self._exp}")
-        if len(self) >= TEXTS_KEPT:
-            self.clear()
-        self[text] = value
         return value
 
 
