@@ -12,6 +12,7 @@
 #include "feeds.hpp"
 #include "microrisk/engine.hpp"
 #include "paced.hpp"
+#include "sinks.hpp"
 
 namespace py = pybind11;
 using namespace microrisk;
@@ -170,13 +171,6 @@ void watch(PyEngine& self, std::uintptr_t kernel, const py::bytes& state, const 
   self.table = table;
 }
 
-py::tuple take_depth(Engine& engine) {
-  const auto n = static_cast<py::ssize_t>(engine.depth_rows.size());
-  const auto depth = static_cast<py::ssize_t>(engine.depth());
-  py::array levels = to_array(engine.depth_levels, py::dtype::of<std::int64_t>(), {n, 2, depth, 2});
-  return py::make_tuple(take(engine.depth_rows, "BBO"), levels);
-}
-
 void append_orders(const Engine& engine, const Instrument& in, bool ask, Arena<RestingOrder>& out) {
   const Ladder& ladder = in.book.side[ask];
   RestingOrder row{};
@@ -293,8 +287,6 @@ void bind_engine(py::module_& m) {
       arg("decoder"), arg("data"), arg("offset"), arg("max_messages"));
   c.def("finish", [](Self s) { s.idle().finish(); });
 
-  c.def("record_bbo", [](Self s) { s.idle().record_bbo(); });
-  c.def("take_bbo", [](Self s) { return take(s.idle().bbo, "BBO"); });
   c.def(
       "record_views",
       [](Self s, std::int64_t every_ns) {
@@ -303,14 +295,7 @@ void bind_engine(py::module_& m) {
       },
       arg("every_ns") = 0);
   c.def("take_views", [](Self s) { return take(s.idle().views, "VIEW"); });
-  c.def(
-      "record_depth",
-      [](Self s, std::size_t depth) {
-        if (depth < 1 || depth > 10'000) throw py::value_error("depth must be 1..10000");
-        s.idle().record_depth(depth);
-      },
-      arg("depth"));
-  c.def("take_depth", [](Self s) { return take_depth(s.idle()); });
+  bind_sinks(c);
 
   c.def("watch", &watch, arg("kernel"), arg("state"), arg("table"), arg("heads") = nullptr, arg("alert") = 0,
         arg("alert_params") = py::bytes(), arg("alert_state") = py::bytes(), arg("rows") = true);
@@ -406,6 +391,7 @@ PYBIND11_MODULE(_core, m) {
   bind_engine(m);
   m.def("latency_edges", &latency_edges);
   bind_paced(m);
+  bind_tables(m);
   bind_capture(m);
   bind_iex(m);
 }
