@@ -39,6 +39,7 @@ from microrisk.feed.bitstamp_orders import (
     CREATED,
     DELETED,
     EXP,
+    NS_PER_MS,
     ROW,
     UNREADABLE,
     OrderBook,
@@ -54,7 +55,6 @@ from microrisk.feed.text import to_units
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.records import Integrity
 
-NS_PER_MS = 1_000_000
 MAX_MS = (2**63 - 1) // NS_PER_MS
 
 ACTIONS = {"created": CREATED, "changed": CHANGED, "deleted": DELETED}
@@ -78,7 +78,7 @@ def read_rows(data: bytes) -> Rows:
 
     Empty lines are no rows.
     """
-    if not data.strip():
+    if not data or data.isspace():
         return np.zeros(0, ROW)
     try:
         return _read_table(data)
@@ -118,7 +118,8 @@ def _units(column: pa.ChunkedArray) -> NDArray[np.int64]:
 def _codes(column: pa.ChunkedArray, words: dict[str, int]) -> NDArray[np.int8]:
     """Words to their codes, 0 for any other."""
     place = pc.fill_null(pc.index_in(column, pa.array(list(words))), len(words)).to_numpy()
-    return np.array([*words.values(), 0], np.int8)[place]
+    codes: NDArray[np.int8] = np.array([*words.values(), 0], np.int8)[place]
+    return codes
 
 
 def _read_singly(data: bytes) -> Rows:
@@ -274,9 +275,10 @@ class BitstampCsvFeed(ChunkFeed):
         if not image:
             return self._report(self._book.apply(rows))
         n = int(moments(rows)[1]) if len(moments(rows)) > 1 else len(rows)
-        before = self._clear(rows[:1]) if self._done else empty_events(0)
-        own = np.concatenate([before, self._report(self._book.apply(rows[:n], image=True), len(before))])
-        return np.concatenate([own, self._report(self._book.apply(rows[n:]), len(own))])
+        parts = [self._clear(rows[:1]) if self._done else empty_events(0)]
+        parts.append(self._report(self._book.apply(rows[:n], image=True), len(parts[0])))
+        parts.append(self._report(self._book.apply(rows[n:]), len(parts[0]) + len(parts[1])))
+        return np.concatenate(parts)
 
     def _is_image(self, rows: Rows) -> bool:
         """Whether the rows of the first moment were all created, and received, at once."""

@@ -4,15 +4,16 @@ Rules (Bitstamp API v2, WebSocket: channel "live orders"; what the recording of 
 
 1. `created` tells an order with its limit price and amount. A taker is told too, at its limit price, before it is
    matched: between the messages of one moment the book crosses, at the end of the moment it does not. Rows of one
-   venue time are therefore one event, whose last row carries LAST. *
+   millisecond are therefore one event, whose last row carries LAST. *
 2. `changed` is a partial fill: the amount is what remains, the price is that of the trade and not of the order. An
    amount that has not changed, or has grown, is an amendment; the order stays where it rests. *
 3. `deleted` with amount 0 is a complete fill at the price of the row; with an amount it is a cancel, and the price is
    that of the order that replaces it, so the order leaves from where it rests. *
 4. A trade shows as two rows, one of each side, with one price. The order with the smaller id was there first: its fill
    is printed, the other one carries NO_PRINT. Trades in the same moment equal the rows so marked, 284 of 284. *
-5. `created` with price 0 or amount 0 is a market order: it never rests, and what is said about it is counted in
-   `never_rested`; so is what follows about an order whose remaining amount has been told as 0. *
+5. `created` of amount 0, or of an ask at price 0, is a market order: it never rests, and what is said about it is
+   counted in `never_rested`; so is what follows about an order whose remaining amount has been told as 0. Bids below
+   half a step come at price 0 in an image of grouped prices: they rest. *
 6. `changed` or `deleted` of an order that does not rest is an `unknown_order`; it is not added. `created` of one that
    rests is a `duplicate_order`; the first one stays.
 7. There are no sequence numbers. An order that the market shows to be gone is set aside (see `stale`): a DELETE behind
@@ -33,6 +34,7 @@ from microrisk.feed.base import CHUNK_EVENTS, Events, empty_events
 from microrisk.feed.stale import Lives, StaleFinder
 from microrisk.spec.records import Action, FeedId, Flag, Integrity
 
+NS_PER_MS = 1_000_000
 EXP = 8
 """Decimal exponent of prices and amounts."""
 UNREADABLE, CREATED, CHANGED, DELETED = 0, 1, 2, 3
@@ -40,8 +42,20 @@ MARKET = 4
 """A created order without a price or an amount."""
 SPENT = 5
 """A change that leaves nothing: the end of an order, told before its deletion."""
-_ENDS = (DELETED, SPENT)
-_STATES = (CREATED, MARKET, DELETED, SPENT)
+
+
+def _kinds(*members: int) -> NDArray[np.bool_]:
+    """A table to ask whether an action is one of these."""
+    table = np.zeros(SPENT + 1, bool)
+    table[list(members)] = True
+    return table
+
+
+_ENDS = _kinds(DELETED, SPENT)
+_TOLD = _kinds(CREATED, MARKET)
+_STATES = _kinds(CREATED, MARKET, DELETED, SPENT)
+_AMOUNTS = _kinds(CREATED, CHANGED)
+_OVER = _kinds(MARKET, SPENT)
 
 ROW = np.dtype(
     [
@@ -186,11 +200,11 @@ class _Run:
         sort = np.argsort(self.all["id"], kind="stable")
         ids, kind = self.all["id"][sort], self.all["action"][sort]
         first = _starts(ids)
-        told = np.isin(kind, (CREATED, MARKET))
-        before = _previous(np.isin(kind, _STATES), first)
+        told = _TOLD[kind]
+        before = _previous(_STATES[kind], first)
         twice = told & (before >= 0) & (kind[before] == CREATED)
-        state = np.isin(kind, _STATES) & ~twice
-        says = np.isin(kind, (CREATED, CHANGED)) & ~twice
+        state = _STATES[kind] & ~twice
+        says = _AMOUNTS[kind] & ~twice
         self.twice = np.zeros(len(sort), bool)
         self.twice[sort] = twice
         self.before = _unsorted(_previous(state, first), sort)
@@ -204,21 +218,20 @@ class _Run:
         told = np.flatnonzero((self.all["action"] == CREATED) & ~self.twice)
         after = self.after[told]
         gone = np.where(after >= 0, self.moment[after], len(self.ends))
-        rows = self.all[told]
-        ts = self.rows["event"][self.ends - 1]
-        return Lives(rows["id"], rows["side"], rows["px"], self.moment[told], gone, ts)
+        ids, sides, prices = (self.all[name][told] for name in ("id", "side", "px"))
+        return Lives(ids, sides, prices, self.moment[told], gone, self.rows["event"][self.ends - 1])
 
     def resting(self) -> Rows:
         """The orders that rest behind the run, each with what is left of it."""
         told = (self.all["action"] == CREATED) & ~self.twice & (self.after < 0)
-        out = self.all[told]
+        out: Rows = self.all[told]
         out["qty"] = self.all["qty"][self.final[told]]
         return out
 
     def output(self, *, image: bool) -> Output:
         """EVENTs of the rows, and what was found."""
         rows, rests, action = self.rows, self.rests[self.held :], self.rows["action"]
-        told, end = np.isin(action, (CREATED, MARKET)), np.isin(action, _ENDS)
+        told, end = _TOLD[action], _ENDS[action]
         left = np.where(rests, self.all["qty"][self.amount[self.held :]], 0)
         less = left - rows["qty"]
         told &= (action == CREATED) | self.twice[self.held :]
@@ -248,8 +261,9 @@ class _Run:
         if not about.any():
             return about
         before = self.before[self.held :]
-        here = (before >= 0) & np.isin(self.all["action"][before], (SPENT, MARKET))
-        return about & (here | self.book.ended(self.rows["id"]))
+        here = (before >= 0) & _OVER[self.all["action"][before]]
+        over: NDArray[np.bool_] = about & (here | self.book.ended(self.rows["id"]))
+        return over
 
     def _takers(self) -> Index:
         """Of two fills after one another, of both sides and with one price, the row of the larger id."""
@@ -266,13 +280,13 @@ class _Run:
     def _finish(self, out: Events, made: NDArray[np.bool_], *, image: bool) -> Output:
         """Keep the rows that became events, close each moment with LAST, count the other rows."""
         rows, book = self.rows, self.book
-        place = np.cumsum(made) - made
+        place: Index = np.cumsum(made) - made
         bad, silent = (rows["action"] == UNREADABLE), ~made & (rows["action"] != UNREADABLE)
         turned = (rows["side"] != self.all["side"][self.before[self.held :]]) & self.rests[self.held :]
         turned &= made & (out["action"] != Action.ADD)
         kinds = ((bad, Integrity.malformed), (silent, Integrity.never_rested), (turned, Integrity.side_mismatch))
         findings = [(int(place[k]), kind, 1) for which, kind in kinds for k in np.flatnonzero(which)]
-        ended = np.isin(rows["action"], (MARKET, SPENT)) & ~self.twice[self.held :]
+        ended = _OVER[rows["action"]] & ~self.twice[self.held :]
         book.remember(rows["id"][ended])
         notices = book.farewell(rows[silent])
         notices += [f"line {int(rows['seq'][k])} cannot be read" for k in np.flatnonzero(bad)]
@@ -286,8 +300,8 @@ class _Run:
 
 
 def moments(rows: Rows) -> Index:
-    """Where the moments (runs of one venue time) begin."""
-    return np.flatnonzero(_starts(rows["event"]))
+    """Where the moments (runs of one millisecond of the venue) begin."""
+    return np.flatnonzero(_starts(rows["event"] // NS_PER_MS))
 
 
 def blocks(rows: Rows, most: int = CHUNK_EVENTS) -> Iterator[Rows]:
@@ -312,7 +326,7 @@ def clear_event(row: Rows, index: int) -> Events:
 def _classify(rows: Rows) -> None:
     """Tell market orders and spent ones apart; what cannot be an order is unreadable."""
     action, px, qty = rows["action"], rows["px"], rows["qty"]
-    action[(action == CREATED) & ((qty == 0) | (px == 0))] = MARKET
+    action[(action == CREATED) & ((qty == 0) | ((px == 0) & (rows["side"] < 0)))] = MARKET
     action[(action == CHANGED) & (qty == 0)] = SPENT
     action[(qty < 0) | (px < 0) | (rows["id"] == 0)] = UNREADABLE
 
@@ -367,6 +381,8 @@ def _pass_on_last(events: Events, behind: Events) -> None:
 
 
 def _joined(parts: list[Output]) -> Output:
+    if len(parts) == 1:
+        return parts[0]
     out = Output(np.concatenate([p.events for p in parts]))
     at = 0
     for part in parts:

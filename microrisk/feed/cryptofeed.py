@@ -13,7 +13,11 @@ from microrisk.feed.open import Source
 
 HOSTS = {
     "binance.com": "microrisk.feed.binance",
+    "bitstamp.net": "microrisk.feed.bitstamp",
     "bybit.com": "microrisk.feed.bybit",
+    "bitfinex.com": "microrisk.feed.bitfinex",
+    "bitmex.com": "microrisk.feed.bitmex",
+    "deribit.com": "microrisk.feed.deribit",
     "kraken.com": "microrisk.feed.kraken",
 }
 """Domain -> module with `open_capture(capture, *, venue, snapshot)`; see l2.py."""

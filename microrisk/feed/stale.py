@@ -139,8 +139,7 @@ def _that_may_cross(lives: Lives) -> Lives:
     top = lives.px[bid].max(initial=-(2**63))
     bottom = lives.px[ask].min(initial=2**63 - 1)
     near = (bid & (lives.px > bottom)) | (ask & (lives.px < top))
-    columns = (lives.id, lives.side, lives.px, lives.born, lives.gone)
-    return Lives(*(c[near] for c in columns), lives.ts)
+    return Lives(lives.id[near], lives.side[near], lives.px[near], lives.born[near], lives.gone[near], lives.ts)
 
 
 def _first_crossing(lives: Lives, start: int) -> int:
