@@ -65,7 +65,7 @@ def _row(code: str, name: str, protocols: tuple[int, ...], section: str, first: 
 
 
 _TRADE = "size 4 u shares volume\nprice 8 i px4 price\ntrade_id 8 i ref unique for the day"
-_SALE = "flags 1 u code sale condition: 128 sweep, 64 extended hours, 32 odd lot, 16 trade-through exempt, 8 single-price cross"
+_SALE = "flags 1 u code 128 sweep, 64 extended hours, 32 odd lot, 16 trade-through exempt, 8 single-price cross"
 SALE_CROSS = 0x08
 _RESERVED = "reserved 1 u 1 reserved"
 
@@ -77,7 +77,7 @@ IEX: tuple[IexMessage, ...] = (
             "Administrative: System Event",
             """
 type 1 c code message type
-event 1 c code O start of messages, S start of system hours, R start of regular hours, M end of them, E end of system hours, C end of messages
+event 1 c code messages O start, C end; system hours S start, E end; regular hours R start, M end
 timestamp 8 i ns since the epoch
 """,
         ),
@@ -89,14 +89,16 @@ timestamp 8 i ns since the epoch
         _ALL,
         "Administrative: Security Directory",
         "flags 1 u code 128 test security, 64 when issued, 32 exchange traded product",
-        "round_lot 4 u shares size of a round lot\nadjusted_close 8 i px4 previous official close, adjusted\nluld_tier 1 u code 0 none, 1, 2",
+        """round_lot 4 u shares size of a round lot
+adjusted_close 8 i px4 previous official close, adjusted
+luld_tier 1 u code 0 none, 1, 2""",
     ),
     _row(
         "H",
         "trading_status",
         _ALL,
         "Administrative: Trading Status",
-        "status 1 c code H halted, O released into an order acceptance period, P paused with an order acceptance period, T trading",
+        "status 1 c code H halted, P paused (orders accepted), O released to accept orders, T trading",
         "reason 4 a 1 reason code",
     ),
     _row(
@@ -137,7 +139,10 @@ timestamp 8 i ns since the epoch
         (TOPS,),
         "Trading: Quote Update",
         "flags 1 u code 128 security not active, 64 outside regular hours",
-        "bid_size 4 u shares size at the best bid; 0 no bid\nbid_price 8 i px4 best bid\nask_price 8 i px4 best ask\nask_size 4 u shares size at the best ask; 0 no ask",
+        """bid_size 4 u shares size at the best bid; 0 no bid
+bid_price 8 i px4 best bid
+ask_price 8 i px4 best ask
+ask_size 4 u shares size at the best ask; 0 no ask""",
     ),
     _row(
         "8",

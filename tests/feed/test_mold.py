@@ -363,7 +363,9 @@ def test_whole_messages_of_a_cut_packet_count() -> None:
 
 def test_numbers_beyond_64_bits_are_malformed() -> None:
     last = (1 << 64) - 1
-    got, counters = read(capture(HEADER.pack(b"A" * 10, last - 1, 1) + b"\0\1x", HEADER.pack(b"A" * 10, last, 1) + b"\0\1x"))
+    got, counters = read(
+        capture(HEADER.pack(b"A" * 10, last - 1, 1) + b"\0\1x", HEADER.pack(b"A" * 10, last, 1) + b"\0\1x")
+    )
     assert [s for s, _, _ in got] == [last - 1]
     assert counters.malformed == 1
 
