@@ -29,7 +29,8 @@ from typing import Any, Literal
 import msgspec
 
 from microrisk.feed.capture import Capture, Line
-from microrisk.feed.l2 import PUSHED_OUT, Level, Product, Stamp, ms_ns, no_snapshot, number_text
+from microrisk.feed.l2 import PUSHED_OUT, Product, Stamp, ms_ns, no_snapshot, number_text
+from microrisk.feed.ladder import Level
 from microrisk.feed.open import Source
 from microrisk.feed.unnumbered import UnnumberedFeed
 from microrisk.spec.records import FeedId, Integrity
@@ -165,7 +166,7 @@ def open_sources(
     return open_capture(Capture(sources), venue=venue, snapshot=snapshot)
 
 
-class BybitFeed(UnnumberedFeed):
+class BybitFeed(UnnumberedFeed[BybitProduct]):
     """Messages of any number of products; see the rules of the module."""
 
     format = "bybit"
@@ -202,15 +203,10 @@ class BybitFeed(UnnumberedFeed):
         elif channel not in _QUIET:
             self._find(Integrity.unknown_type)
 
-    def _of(self, symbol: str) -> BybitProduct:
-        product = self._product(symbol)
-        assert isinstance(product, BybitProduct)
-        return product
-
     # -- v2 -----------------------------------------------------------------------------------------------------
 
     def _book_v2(self, line: Line, m: Envelope, symbol: str, depth: int) -> None:
-        product, seq = self._of(symbol), _whole(m.cross_seq)
+        product, seq = self._product(symbol), _whole(m.cross_seq)
         stamp = Stamp(_whole(m.timestamp_e6) * 1000, line.ts_recv, seq)
         try:
             if m.type == "snapshot":
@@ -259,7 +255,7 @@ class BybitFeed(UnnumberedFeed):
     # -- v5 -----------------------------------------------------------------------------------------------------
 
     def _book(self, line: Line, m: Envelope, symbol: str, depth: int) -> None:
-        product = self._of(symbol)
+        product = self._product(symbol)
         try:
             if m.type not in ("snapshot", "delta"):
                 raise ValueError(f"type {m.type!r}")

@@ -8,17 +8,18 @@ and stays so until its next image.
 from __future__ import annotations
 
 import re
+from typing import Generic
 
 from microrisk.feed.base import ALL_INSTRUMENTS
 from microrisk.feed.capture import Line
-from microrisk.feed.l2 import L2Feed, Product
+from microrisk.feed.l2 import L2Feed, P
 from microrisk.spec.records import Action, Flag, Integrity
 
 _MARK = int(Action.NONE) | 1 << 8 | int(Flag.SUSPECT) << 16
 _NAME = re.compile(rb"[\w-]+")
 
 
-class UnnumberedFeed(L2Feed):
+class UnnumberedFeed(L2Feed[P], Generic[P]):
     """An L2Feed that marks what a damaged message may have concerned."""
 
     def _malformed(self, line: Line, why: str) -> None:
@@ -38,7 +39,7 @@ class UnnumberedFeed(L2Feed):
         self._find(Integrity.malformed, 1, ALL_INSTRUMENTS, before=len(self._rows))
         self._note(f"{line.place} line {line.number} cannot be read: {why}")
 
-    def _mark(self, product: Product, line: Line) -> None:
+    def _mark(self, product: P, line: Line) -> None:
         """An event that changes nothing but the book's mark; it closes no batch, so nothing is recorded for it."""
         self._rows.append((_MARK, 0, 0, 0))
         self._heads.append((1, line.ts_recv, line.ts_recv, line.number, product.index))
