@@ -37,6 +37,7 @@ from dataclasses import dataclass
 import msgspec
 
 from microrisk.errors import FeedError, UsageError
+from microrisk.feed import binance_files
 from microrisk.feed.base import ChunkFeed
 from microrisk.feed.binance_messages import (
     QUIET,
@@ -133,7 +134,17 @@ def open_capture(capture: Capture, *, venue: str | None, snapshot: Source | None
 def open_sources(
     sources: Sequence[Source], *, date: str | None, venue: str | None, snapshot: Source | None
 ) -> ChunkFeed:
-    """The feed of files in order: captures in any wrapping of `capture.py`; `date` is not needed."""
+    """The feed of files in order, `date` is not needed: captures in any wrapping of `capture.py`, or files of trades.
+
+    Raises
+    ------
+    UsageError : captures and files of trades together
+    """
+    tables = [binance_files.kind_of(s.head(4096).removeprefix(b"\xef\xbb\xbf")) is not None for s in sources]
+    if all(tables):
+        return binance_files.open_sources(sources, date=date, venue=venue, snapshot=snapshot)
+    if any(tables):
+        raise UsageError("captures and files of trades or bars cannot be one feed")
     return open_capture(Capture(sources), venue=venue, snapshot=snapshot)
 
 
