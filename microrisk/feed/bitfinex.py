@@ -35,7 +35,7 @@ from dataclasses import dataclass
 import msgspec
 
 from microrisk.feed.capture import OPENED, Capture, Line
-from microrisk.feed.l2 import PUSHED_OUT, L2Feed, Product, Stamp, ms_ns, no_snapshot, number_text
+from microrisk.feed.l2 import MARK, PUSHED_OUT, L2Feed, Product, Stamp, ms_ns, no_snapshot, number_text
 from microrisk.feed.open import Source
 from microrisk.spec.records import Action, FeedId, Integrity
 from microrisk.spec.units import Side
@@ -248,8 +248,8 @@ class BitfinexFeed(L2Feed[BitfinexBook]):
     def _throw_away(self, book: BitfinexBook, stamp: Stamp) -> None:
         """As `invalidate`, but for the finding, which concerns the whole connection."""
         if not book.waiting:
-            self._rows.append((int(Action.CLEAR) | 1 << 8, 0, 0, 0))
-            self._close(book, stamp, len(self._rows) - 1)
+            self._rows += [(int(Action.CLEAR) | 1 << 8, 0, 0, 0), MARK]
+            self._close(book, stamp, len(self._rows) - 2)
             self._find(Integrity.invalidated, 1, book.index, before=len(self._rows))
             book.waiting = True
 

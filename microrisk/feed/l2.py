@@ -51,6 +51,8 @@ LEVELS = mask("l1", "l5", "l10", "trades")
 _BID, _ASK = int(Side.BID), int(Side.ASK)
 _MODIFY, _CLEAR, _TRADE = int(Action.MODIFY), int(Action.CLEAR), int(Action.TRADE)
 _LAST, _SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)
+MARK = (int(Action.NONE) | 1 << 8 | int(Flag.SUSPECT) << 16, 0, 0, 0)
+"""Row of an event that changes nothing but marks its book until the next image."""
 PUSHED_OUT = int(Flag.EXEC | Flag.NO_PRINT)
 """Flags of a removal that nobody asked for: the level only left the subscribed depth."""
 
@@ -248,11 +250,11 @@ class L2Feed(ChunkFeed, Generic[P]):
     def invalidate(self, product: Product, kind: Integrity, stamp: Stamp, why: str) -> None:
         """A rule is broken: the finding, and the book is thrown away and marked until the next image."""
         if not product.waiting:
-            self._rows.append((_CLEAR | 1 << 8, 0, 0, 0))
-            self._close(product, stamp, len(self._rows) - 1)
+            # the mark comes behind the CLEAR, which takes marks off, and not by the finding alone: not every kind marks
+            self._rows += [(_CLEAR | 1 << 8, 0, 0, 0), MARK]
+            self._close(product, stamp, len(self._rows) - 2)
             self._find(Integrity.invalidated, 1, product.index, before=len(self._rows))
             product.waiting = True
-        # behind the CLEAR, which takes a mark off
         self._find(kind, 1, product.index, before=len(self._rows))
         self._note(f"{product.name}: {why}")
 

@@ -12,10 +12,9 @@ from typing import Generic
 
 from microrisk.feed.base import ALL_INSTRUMENTS
 from microrisk.feed.capture import Line
-from microrisk.feed.l2 import L2Feed, P
-from microrisk.spec.records import Action, Flag, Integrity
+from microrisk.feed.l2 import MARK, L2Feed, P
+from microrisk.spec.records import Integrity
 
-_MARK = int(Action.NONE) | 1 << 8 | int(Flag.SUSPECT) << 16
 _NAME = re.compile(rb"[\w-]+")
 
 
@@ -41,5 +40,5 @@ class UnnumberedFeed(L2Feed[P], Generic[P]):
 
     def _mark(self, product: P, line: Line) -> None:
         """An event that changes nothing but the book's mark; it closes no batch, so nothing is recorded for it."""
-        self._rows.append((_MARK, 0, 0, 0))
+        self._rows.append(MARK)
         self._heads.append((1, line.ts_recv, line.ts_recv, line.number, product.index))
