@@ -94,7 +94,7 @@ def naive(records: np.ndarray) -> list[tuple[int, ...]]:
 
 
 def shown(events: np.ndarray) -> list[tuple[int, ...]]:
-    return [tuple(int(e[n]) for n in ("action", "side", "px", "qty", "flags", "seq", "instrument")) for e in events]
+    return [tuple(int(e[n]) for n in SHOWN) for e in events]
 
 
 def vectorised(records: np.ndarray, chunk: int) -> np.ndarray:
