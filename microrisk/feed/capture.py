@@ -204,6 +204,9 @@ def split_lines(stream: Stream) -> Iterator[bytes | None]:
         rest = lines.pop()
         if skipping and lines:
             lines[0:1], skipping = [], False
+        elif lines and len(lines[0]) > MAX_LINE:
+            lines[0:1] = []
+            yield None
         yield from lines
         if skipping or len(rest) > MAX_LINE:
             if not skipping:

@@ -78,10 +78,11 @@ class Units(dict[str, int]):
         self._exp, self._signed = exp, signed
 
     def __missing__(self, text: str) -> int:
-        whole, _, frac = text.partition(".")
+        whole, point, frac = text.partition(".")
         digits = whole + frac.ljust(self._exp, "0")
         # the usual form in one step; 18 digits fit int64 whatever they are
-        plain = whole and len(frac) <= self._exp and len(digits) <= 18 and digits.isdecimal() and digits.isascii()
+        usual = len(digits) <= 18 and len(frac) <= self._exp and digits.isdecimal() and digits.isascii()
+        plain = usual and whole and (frac or not point)
         value = int(digits) if plain else self._unusual(text)
         if len(self) >= TEXTS_KEPT:
             self.clear()
