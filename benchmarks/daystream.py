@@ -65,8 +65,8 @@ class Day:
 
     Attributes
     ----------
-    messages : market messages, besides directory and system events
-    steady : fill first with adds only, then keep `live_orders` (times the lifetime's factor `end`) to the end
+    messages : market messages, besides directory and system events; in a steady stream those behind the fill
+    steady : fill with adds only, then keep `live_orders` to the end
     zipf : exponent of activity, weight (rank + 20) ** -zipf
     """
 
@@ -130,12 +130,12 @@ def best_of(path: Path | str) -> NDArray[np.int64]:
 
 def targets(day: Day) -> NDArray[np.int64]:
     """Wanted live orders after each message: up to the peak at 40 %, held to 85 %, down to the end."""
+    if day.steady:
+        return np.full(day.messages, day.live_orders, np.int64)
     life, most = LIVES[day.lifetime], MOST_LIVE * day.messages
-    end = min(life.end * day.live_orders, most)
-    peak = end if day.steady else min(life.peak * day.live_orders, most)
+    end, peak = min(life.end * day.live_orders, most), min(life.peak * day.live_orders, most)
     at = np.linspace(0.0, 1.0, day.messages, endpoint=False)
-    shape = [end, end, end, end] if day.steady else [0.0, peak, peak, end]
-    return np.interp(at, [0.0, 0.4, 0.85, 1.0], shape).astype(np.int64)
+    return np.interp(at, [0.0, 0.4, 0.85, 1.0], [0.0, peak, peak, end]).astype(np.int64)
 
 
 def _quantiles() -> NDArray[np.float64]:
@@ -196,17 +196,14 @@ def _blocks(day: Day, flow: flow_.Flow, buffer: NDArray[np.uint8], filled: dict[
     n = flow_.opening(flow, buffer)
     written += n
     yield n
-    left = day.messages
     done = not day.steady
     while not done:
-        before = int(flow.clock[0]["messages"])
-        n, done = flow_.fill(flow, shape, buffer, int(want[0]), min(CHUNK, left))
-        left -= int(flow.clock[0]["messages"]) - before
+        n, done = flow_.fill(flow, shape, buffer, int(want[0]), CHUNK)
         written += n
         yield n
     if day.steady:
         filled |= {"fill_messages": int(flow.clock[0]["messages"]), "fill_bytes": written}
-    for start in range(day.messages - left, day.messages, CHUNK):
+    for start in range(0, day.messages, CHUNK):
         yield flow_.run(flow, shape, buffer, want[start : start + CHUNK])
     yield flow_.closing(flow, buffer)
 

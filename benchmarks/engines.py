@@ -75,7 +75,10 @@ class Itchcpp:
     def bests(self, symbols: int) -> Bests:
         out = np.zeros((symbols, 4), np.int64)
         for i in range(symbols):
-            b = self.manager.book_for_symbol(f"S{i + 1:05d}").bbo()
+            book = self.manager.book_for_symbol(f"S{i + 1:05d}")
+            if book is None:  # a name that never had an order
+                continue
+            b = book.bbo()
             if b.has_bid:
                 out[i, :2] = round(b.bid_price * 10_000), b.bid_shares
             if b.has_ask:
