@@ -1,14 +1,25 @@
-"""Seeded workloads by name. A workload knows its own answer, so that a benchmark can assert what it measured."""
+"""Seeded workloads by name. A workload knows its own answer, so that a benchmark can assert what it measured.
+
+`itch_stream` is small and in memory; `day_stream` is a file of any length (see daystream):
+python -m benchmarks.workloads day --messages 4000000 --lifetime published --refs dense OUT
+writes one and prints its truth.
+"""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import json
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.daystream import LIVES, REFS, best_of, cached_day, day_stream
 from microrisk.spec.messages import ITCH_BY_CODE, Message
+
+__all__ = ["Workload", "best_of", "cached_day", "day_stream", "itch_stream", "wire_dtype"]
 
 START_NS = 34_200 * 1_000_000_000
 SPAN_NS = 1_800 * 1_000_000_000
@@ -142,3 +153,25 @@ def itch_stream(
     left = int((shares - np.where(when, 100, 0))[alive].sum())
     n = symbols + orders + int(when.sum() + swap.sum() + gone.sum())
     return Workload(data, n, int(alive.sum()), left, symbols, hashlib.sha256(data).hexdigest()[:16])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Write a day and print its truth."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.workloads", description=main.__doc__)
+    day = parser.add_subparsers(required=True).add_parser("day", help="a generated ITCH 5.0 day")
+    day.add_argument("out", nargs="?", help="file to write; without it the cache folder keeps the stream")
+    day.add_argument("--messages", type=lambda text: int(float(text)), default=4_000_000)
+    day.add_argument("--symbols", type=int, default=8_000)
+    day.add_argument("--lifetime", choices=sorted(LIVES), default="published")
+    day.add_argument("--refs", choices=sorted(REFS), default="dense")
+    day.add_argument("--live-orders", type=lambda text: int(float(text)), default=600_000)
+    day.add_argument("--seed", type=int, default=20261122)
+    day.add_argument("--steady", action="store_true", help="fill first, then keep the live orders to the end")
+    asked = vars(parser.parse_args(arguments))
+    out = asked.pop("out")
+    path, truth = (out, day_stream(out, **asked)) if out else cached_day(**asked)
+    sys.stdout.write(json.dumps({"path": str(path), **truth}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -81,6 +81,82 @@ class ItchDecoder:
     @property
     def last_ts(self) -> int: ...
 
+class MoldCapture:
+    """Captures (pcap, pcapng) of MoldUDP64 as one stream of messages; the rules of `microrisk.feed.mold` and `pcap`.
+
+    Datagrams of several captures come in the order of capture.
+
+    Parameters
+    ----------
+    captures : whole captures in memory, kept while this lives
+    first : the first sequence expected; 0 takes what comes first
+
+    Raises FeedError when one is no capture.
+    """
+
+    def __init__(self, captures: list[memoryview], *, first: int = 0) -> None: ...
+    def decode(self, decoder: ItchDecoder, out: Records, max_messages: int) -> tuple[int, bool]:
+        """Events written to `out`, and whether there is more.
+
+        Stops when `out` is full, after `max_messages`, and before the first message behind a gap or a new session.
+        """
+    def blocks(self, max: int) -> list[tuple[int, int, bytes]]:
+        """Up to `max` new messages: sequence, receive time (ns UTC, 0 = not known), bytes."""
+    def counters(self) -> dict[str, int]:
+        """What the transport met: names of `MoldCounters`, and `foreign` (segments of another protocol, IEX only)."""
+    def captures(self) -> list[dict[str, int]]:
+        """By capture: names of `CaptureCounters`."""
+    def gaps(self, start: int = 0) -> list[tuple[bytes, int, int, int]]:
+        """From gap number `start` on: session (raw bytes), first missing sequence, how many, receive time."""
+    @property
+    def progress(self) -> float:
+        """Share of the captures' bytes read."""
+
+class IexCapture:
+    """Captures of IEX-TP segments of one message protocol; as `MoldCapture`, by the rules of `microrisk.feed.iex`."""
+
+    def __init__(self, captures: list[memoryview], protocol: int) -> None: ...
+    def decode(self, decoder: IexDecoder, out: Records, max_messages: int) -> tuple[int, bool]:
+        """As `MoldCapture.decode`; `out` needs room for four events, the most that a message has.
+
+        The call after a restart begins with a CLEAR for each instrument that had a book (`IexDecoder.clearing`).
+        """
+    def blocks(self, max: int) -> list[tuple[int, int, bytes]]: ...
+    def counters(self) -> dict[str, int]: ...
+    def captures(self) -> list[dict[str, int]]: ...
+    def gaps(self, start: int = 0) -> list[tuple[bytes, int, int, int]]: ...
+    @property
+    def progress(self) -> float: ...
+
+class IexDecoder:
+    """Messages of TOPS, DEEP or DEEP+ -> EVENT; numbers the instruments as their symbols appear."""
+
+    def __init__(self, protocol: int) -> None: ...
+    def symbols(self) -> list[str]:
+        """Symbols by instrument number."""
+    def counts(self) -> dict[str, int]:
+        """Well-formed messages by type code."""
+    @property
+    def messages(self) -> int:
+        """Messages of every kind, malformed and unknown ones too."""
+    @property
+    def malformed(self) -> int: ...
+    @property
+    def unknown_type(self) -> int: ...
+    @property
+    def synthetic(self) -> int:
+        """CLEARs of restarts."""
+    @property
+    def clearing(self) -> bool:
+        """CLEARs of a restart are still to come."""
+    @property
+    def first_ts(self) -> int: ...
+    @property
+    def last_ts(self) -> int: ...
+
+def udp_datagrams(data: Buffer, max: int = ...) -> list[Any]:
+    """[datagrams, counters] of one capture: (receive time, destination, port, payload, cut) each; for tests."""
+
 class Engine:
     """Books of many instruments, sinks that record them, and an optional scoring stage.
 
@@ -191,3 +267,34 @@ class Engine:
 
 def latency_edges() -> NDArray[np.uint64]:
     """Smallest ns of each bucket of the latency histogram; the last bucket has no upper end."""
+
+def run_paced(
+    engine: Engine,
+    decoder: ItchDecoder,
+    data: Buffer,
+    offset: int,
+    max_messages: int,
+    *,
+    interval_ns: float = 0.0,
+    time_scale: float = 0.0,
+) -> dict[str, Any]:
+    """Decode and apply ITCH messages at the times at which they are due; this thread spins while it waits.
+
+    Message i is due i * interval_ns after the start; with time_scale above 0 at the distance of its time stamp from the
+    first one's, times time_scale. With both 0 all are due at once: the wall time is then the capacity of this loop.
+    A message that could not be begun in time keeps its due time. Records that the engine makes are thrown away.
+
+    Returns
+    -------
+    latency, service : uint64[4352], counts by bucket of `paced_edges`: from due to done, and from begun to done
+    latency_sum_ns, latency_max_ns, service_sum_ns, service_max_ns
+    messages, offset, wall_ns, waited_ns
+    late : messages that were due before the one in front of them was done
+    away_ns, away_max_ns, away_times : gaps above 1 us between two readings of the clock while waiting
+    """
+
+def spin(seconds: float) -> dict[str, Any]:
+    """Read the clock and do nothing else: gaps (as `latency`), gaps_max_ns, gaps_sum_ns, away_*, wall_ns."""
+
+def paced_edges() -> NDArray[np.uint64]:
+    """Smallest ns of each bucket of the paced histograms: the buckets of HdrHistogram with 2 significant digits."""

@@ -25,7 +25,29 @@ ABI_HASH = _core.ABI_HASH
 ALL_INSTRUMENTS = _core.ALL_INSTRUMENTS
 Engine = _core.Engine
 Heads = _core.Heads
+IexCapture = _core.IexCapture
+IexDecoder = _core.IexDecoder
 ItchDecoder = _core.ItchDecoder
+MoldCapture = _core.MoldCapture
 latency_edges = _core.latency_edges
+paced_edges = _core.paced_edges
+run_paced = _core.run_paced
+spin = _core.spin
+udp_datagrams = _core.udp_datagrams
 
-__all__ = ["ABI_HASH", "ALL_INSTRUMENTS", "Engine", "Heads", "ItchDecoder", "check_abi", "latency_edges"]
+__all__ = [
+    "ABI_HASH",
+    "ALL_INSTRUMENTS",
+    "Engine",
+    "Heads",
+    "IexCapture",
+    "IexDecoder",
+    "ItchDecoder",
+    "MoldCapture",
+    "check_abi",
+    "latency_edges",
+    "paced_edges",
+    "run_paced",
+    "spin",
+    "udp_datagrams",
+]

@@ -79,3 +79,11 @@ class EvaluationError(MicroriskError, ValueError):
 
 class OutputError(MicroriskError, OSError):
     """A result could not be written: disk full, folder read-only. The text names the file (exit code 3)."""
+
+
+class FetchError(MicroriskError, OSError):
+    """A file could not be got: not there, refused, the connection kept breaking, limits (exit code 3)."""
+
+
+class ChecksumError(FetchError):
+    """A fetched file is not what its publisher says it is; the text names both sums and where the file was kept."""

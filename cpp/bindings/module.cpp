@@ -8,7 +8,11 @@
 #include <string>
 
 #include "arrays.hpp"
+#include "engine_object.hpp"
+#include "feeds.hpp"
 #include "microrisk/engine.hpp"
+#include "paced.hpp"
+#include "sinks.hpp"
 
 namespace py = pybind11;
 using namespace microrisk;
@@ -149,43 +153,6 @@ py::dict counts(const ItchDecoder& decoder) {
 
 // ---- engine --------------------------------------------------------------------------------------------------------
 
-// The engine with the Python objects whose memory it reads. While one thread runs it, another may only look at
-// counters.
-struct PyEngine {
-  PyEngine(bool always_open, std::size_t orders, std::size_t instruments) : engine(always_open, orders, instruments) {}
-
-  Engine& idle() {
-    if (busy) throw std::runtime_error("the engine is running in another thread");
-    return engine;
-  }
-
-  Engine engine;
-  bool busy = false;  // changed only under the interpreter lock
-  std::shared_ptr<Heads> heads;
-  py::object table;
-  std::vector<py::object> tables;
-};
-
-// Runs the engine without the interpreter lock.
-class Run {
- public:
-  explicit Run(PyEngine& self) : self_(self) {
-    self.idle();
-    self.busy = true;
-    saved_ = PyEval_SaveThread();
-  }
-  Run(const Run&) = delete;
-  Run& operator=(const Run&) = delete;
-  ~Run() {
-    PyEval_RestoreThread(saved_);
-    self_.busy = false;
-  }
-
- private:
-  PyEngine& self_;
-  PyThreadState* saved_ = nullptr;
-};
-
 void watch(PyEngine& self, std::uintptr_t kernel, const py::bytes& state, const py::array& table,
            std::shared_ptr<Heads> heads, std::uintptr_t alert, const py::bytes& alert_params,
            const py::bytes& alert_state, bool rows) {
@@ -202,13 +169,6 @@ void watch(PyEngine& self, std::uintptr_t kernel, const py::bytes& state, const 
   self.idle().watch(std::move(stage));
   self.heads = std::move(heads);
   self.table = table;
-}
-
-py::tuple take_depth(Engine& engine) {
-  const auto n = static_cast<py::ssize_t>(engine.depth_rows.size());
-  const auto depth = static_cast<py::ssize_t>(engine.depth());
-  py::array levels = to_array(engine.depth_levels, py::dtype::of<std::int64_t>(), {n, 2, depth, 2});
-  return py::make_tuple(take(engine.depth_rows, "BBO"), levels);
 }
 
 void append_orders(const Engine& engine, const Instrument& in, bool ask, Arena<RestingOrder>& out) {
@@ -339,8 +299,6 @@ void bind_engine(py::module_& m) {
       arg("decoder"), arg("data"), arg("offset"), arg("max_messages"));
   c.def("finish", [](Self s) { s.idle().finish(); });
 
-  c.def("record_bbo", [](Self s) { s.idle().record_bbo(); });
-  c.def("take_bbo", [](Self s) { return take(s.idle().bbo, "BBO"); });
   c.def(
       "record_views",
       [](Self s, std::int64_t every_ns) {
@@ -349,14 +307,7 @@ void bind_engine(py::module_& m) {
       },
       arg("every_ns") = 0);
   c.def("take_views", [](Self s) { return take(s.idle().views, "VIEW"); });
-  c.def(
-      "record_depth",
-      [](Self s, std::size_t depth) {
-        if (depth < 1 || depth > 10'000) throw py::value_error("depth must be 1..10000");
-        s.idle().record_depth(depth);
-      },
-      arg("depth"));
-  c.def("take_depth", [](Self s) { return take_depth(s.idle()); });
+  bind_sinks(c);
 
   c.def("watch", &watch, arg("kernel"), arg("state"), arg("table"), arg("heads") = nullptr, arg("alert") = 0,
         arg("alert_params") = py::bytes(), arg("alert_state") = py::bytes(), arg("rows") = true);
@@ -452,4 +403,8 @@ PYBIND11_MODULE(_core, m) {
   bind_decoder(m);
   bind_engine(m);
   m.def("latency_edges", &latency_edges);
+  bind_paced(m);
+  bind_tables(m);
+  bind_capture(m);
+  bind_iex(m);
 }

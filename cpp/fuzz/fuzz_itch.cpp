@@ -34,7 +34,7 @@ void check(const Engine& engine) {
         if (level.orders > 0 && (sum != level.qty || n != level.orders)) std::abort();
       }
     }
-    const View& v = in->book.view;
+    const View& v = in->view;
     const Ladder &bids = in->book.side[0], &asks = in->book.side[1];
     if (v.n_bid != std::min(bids.size(), DEPTH) || v.n_ask != std::min(asks.size(), DEPTH)) std::abort();
     for (std::size_t i = 0; i < v.n_bid; ++i) {

@@ -63,6 +63,9 @@ Engine::Engine(bool always_open, std::size_t reserve_orders, std::size_t reserve
     : bbo(&growths),
       depth_rows(&growths),
       depth_levels(&growths),
+      sample_times(&growths),
+      prints(&growths),
+      deeds(&growths),
       views(&growths),
       rows(&growths),
       store_(reserve_orders, &growths),
@@ -91,7 +94,7 @@ Instrument& Engine::at(std::uint32_t index) {
 }
 
 void Engine::equip(Instrument& in) {
-  in.book.view = tracked_ ? &in.view : nullptr;
+  in.book.view = tracked_ || (depth_ > 0 && depth_ <= DEPTH) ? &in.view : nullptr;
   in.book.watch_depth = static_cast<std::uint32_t>(depth_);
   in.view.instrument = in.book.instrument;
   in.view.ts_event = in.view.ts_recv = NULL_TS;
@@ -218,6 +221,7 @@ void Engine::apply(const Event& e) {
     return;
   }
   Instrument& in = at(e.instrument);
+  if (before_on_) before(in, e);
   View& v = in.view;
   v.ts_event = e.ts_event, v.ts_recv = e.ts_recv, v.seq = e.seq;
   // a new book image takes the mark off; what is wrong inside or behind it puts the mark on again
@@ -230,6 +234,7 @@ void Engine::apply(const Event& e) {
 }
 
 void Engine::advance(std::int64_t to) {
+  if (sample_ns_ > 0 && to > next_sample_) emit_samples(to);
   if (to >= next_tick_) emit_ticks(to);
   now = to;
   if (ticks_on_ && next_tick_ == INT64_MAX && to < INT64_MAX - 2 * TICK_NS) {
@@ -261,7 +266,7 @@ void Engine::complete(Instrument& in, const Event& e) {
     check_crossed(in, e);
   }
   if (bbo_on_) emit_bbo(in, e);
-  if (depth_ > 0 && in.book.deep_change) emit_depth(in, e);
+  if (depth_ > 0 && in.book.deep_change) sample_ns_ > 0 ? due_sample(in) : emit_depth(in, e);
   if (!tracked_) return;
   View& v = in.view;
   Pending& p = in.pending;

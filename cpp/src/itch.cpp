@@ -139,6 +139,7 @@ ItchDecoder::Frame ItchDecoder::next(const std::uint8_t* data, std::size_t size,
   }
   if (length == 0 || loose_) {
     if (start == size) {
+      if (length != 0) return Frame::INCOMPLETE;  // a loose length: the byte behind it decides
       mark_open_ = true;
       end(size, offset = start);
       return Frame::ENDED;

@@ -86,7 +86,12 @@ struct Ahead {
 class ItchRun {
  public:
   ItchRun(Engine& engine, ItchDecoder& decoder, const std::uint8_t* data, std::size_t size) noexcept
-      : engine_(engine), store_(engine.store_), decoder_(decoder), data_(data), size_(size) {}
+      : engine_(engine),
+        store_(engine.store_),
+        decoder_(decoder),
+        data_(data),
+        size_(size),
+        short_(!engine.tracked_ && !engine.before_on_) {}
 
   // Applies up to `max` messages from `offset` on; the offset behind them.
   std::size_t run(std::size_t offset, std::uint64_t max) {
@@ -211,7 +216,7 @@ class ItchRun {
   // ---- one message -------------------------------------------------------------------------------------------------
 
   void apply(const Ahead& a) {
-    const bool done = a.in != nullptr && !engine_.tracked_ && short_message(a);
+    const bool done = a.in != nullptr && short_ && short_message(a);
     if (!done) [[unlikely]]
       whole(ItchDecoder::Message{a.p, TYPES[*a.p].length});
   }
@@ -359,6 +364,7 @@ class ItchRun {
   ItchDecoder& decoder_;
   const std::uint8_t* data_;
   std::size_t size_;
+  bool short_;                 // nothing is wanted of an event but its book and what changed at the best levels
   std::uint32_t version_ = 0;  // of the index, when its buckets were last worked out ahead
 };
 

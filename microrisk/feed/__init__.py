@@ -18,6 +18,13 @@ DECODERS = {
     "dbn": "microrisk.feed.dbn",
     "lobster": "microrisk.feed.lobster",
     "coinbase": "microrisk.feed.coinbase",
+    "iex": "microrisk.feed.iex",
+    "kraken": "microrisk.feed.kraken",
+    "binance": "microrisk.feed.binance",
+    "bitstamp": "microrisk.feed.bitstamp",
+    "bybit": "microrisk.feed.bybit",
+    "cryptofeed": "microrisk.feed.cryptofeed",
+    "tardis": "microrisk.feed.tardis",
 }
 """Format -> module with `open_sources(sources, *, date, venue, snapshot)`; imported when asked for."""
 

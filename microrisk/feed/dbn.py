@@ -1,4 +1,4 @@
-"""Databento DBN, schema `mbo` (market by order), versions 1 to 3.
+"""Databento DBN, schema `mbo` (market by order), versions 1 to 3; schema `mbp-1` is in `dbn_mbp`.
 
 Rules (Databento: DBN encoding; schema `mbo`; flags; "State management of resting orders"):
 
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import databento_dbn as dbn
 import numpy as np
@@ -32,7 +33,7 @@ from numpy.typing import NDArray
 
 from microrisk.errors import FeedError, UsageError
 from microrisk.feed.base import CHUNK_EVENTS, ChunkFeed, Events, Instrument, empty_events, instrument, venue_of
-from microrisk.feed.open import Source, Window
+from microrisk.feed.open import HEAD, Source, Window
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.messages import (
     DBN_BAD_TS_RECV,
@@ -42,6 +43,7 @@ from microrisk.spec.messages import (
     DBN_SNAPSHOT,
     DBN_TOB,
     DBN_UNDEF_PX,
+    Message,
 )
 from microrisk.spec.records import Action, FeedId, Flag, Integrity
 from microrisk.spec.units import NULL_TS, Side
@@ -61,23 +63,23 @@ Records = NDArray[np.void]
 Bools = NDArray[np.bool_]
 
 
-def _record_dtype() -> np.dtype[np.void]:
-    """The `mbo` record as NumPy sees it, from the table in spec.messages."""
+def record_dtype(layout: Message) -> np.dtype[np.void]:
+    """A record as NumPy sees it, from its table in spec.messages."""
     kinds = {"u": "<u", "i": "<i", "c": "u"}
-    formats = [f"{kinds[f.kind] if f.size > 1 else kinds[f.kind][-1]}{f.size}" for f in DBN_MBO.fields]
-    return np.dtype({"names": [f.name for f in DBN_MBO.fields], "formats": formats,
-                     "offsets": [f.offset for f in DBN_MBO.fields], "itemsize": DBN_MBO.length})  # fmt: skip
+    formats = [f"{kinds[f.kind] if f.size > 1 else kinds[f.kind][-1]}{f.size}" for f in layout.fields]
+    return np.dtype({"names": [f.name for f in layout.fields], "formats": formats,
+                     "offsets": [f.offset for f in layout.fields], "itemsize": layout.length})  # fmt: skip
 
 
-RECORD = _record_dtype()
+RECORD = record_dtype(DBN_MBO)
 _ACTIONS = np.full(256, -1, np.int16)
 for _code, _action in {
     "A": Action.ADD, "C": Action.REDUCE, "M": Action.MODIFY, "R": Action.CLEAR,
     "T": Action.TRADE, "F": Action.FILL, "N": Action.NONE,
 }.items():  # fmt: skip
     _ACTIONS[ord(_code)] = _action
-_SIDES = np.zeros(256, np.int8)
-_SIDES[ord("B")], _SIDES[ord("A")] = Side.BID, Side.ASK
+SIDES = np.zeros(256, np.int8)
+SIDES[ord("B")], SIDES[ord("A")] = Side.BID, Side.ASK
 
 
 @dataclass(frozen=True)
@@ -127,17 +129,34 @@ def _symbols(mappings: Mapping[str, Sequence[Mapping[str, object]]]) -> dict[int
 def open_sources(
     sources: Sequence[Source], *, date: str | None, venue: str | None, snapshot: Source | None
 ) -> ChunkFeed:
-    """The feed of DBN files in order; `date` is not needed, the records carry full times."""
+    """The feed of DBN files in order, all of one schema; `date` is not needed, the records carry full times."""
     if snapshot is not None:
         raise UsageError("dbn takes no --snapshot: a book image is part of the file")
+    if _schema_of(sources[0]) == "mbp-1":
+        feed: ChunkFeed = import_module("microrisk.feed.dbn_mbp").MbpFeed(sources, venue)
+        return feed
     return DbnFeed(sources, venue)
 
 
+def _schema_of(source: Source) -> str:
+    head = source.head(HEAD)
+    size = _HEADER + int.from_bytes(head[4:8], "little")
+    return read_meta(head if len(head) >= size else source.head(size), source.label).schema
+
+
 class DbnFeed(ChunkFeed):
-    """DBN files that continue each other."""
+    """DBN files that continue each other.
+
+    `schemas`, `layout`, `record` and `rtype` say which records are taken; a subclass for another schema has its own,
+    and makes its own events of them.
+    """
 
     format = "dbn"
     mask = ALL_MASK
+    schemas: tuple[str, ...] = ("mbo", "mixed")
+    layout = DBN_MBO
+    record = RECORD
+    rtype = RTYPE_MBO
 
     def __init__(self, sources: Sequence[Source], venue: str | None) -> None:
         super().__init__()
@@ -173,8 +192,10 @@ class DbnFeed(ChunkFeed):
             if not window.grow():
                 break
         meta = read_meta(bytes(window.data[: 1 << 22]), source.label)
-        if meta.schema not in ("mbo", "mixed"):
-            raise UsageError(f"{source.label} has the DBN schema {meta.schema}; only mbo can be rebuilt order by order")
+        if meta.schema not in self.schemas:
+            raise UsageError(
+                f"{source.label} has the DBN schema {meta.schema}; there are books of mbo and of mbp-1, one kind a feed"
+            )
         self._default_venue = venue_of(self._venue, DBN_DATASET_VENUE.get(meta.dataset, meta.dataset.partition(".")[0]))
         for index, name in meta.symbols.items():
             self._named(index, name)
@@ -201,16 +222,17 @@ class DbnFeed(ChunkFeed):
             self._open_next()
 
     def _records(self, window: Window) -> Records | None:
-        """The next whole `mbo` records (none, when only others were read); None when the window holds no whole one."""
+        """The next whole records (none, when only others were read); None when the window holds no whole one."""
         data, start = window.data, window.start
-        have = min((len(data) - start) // DBN_MBO.length, CHUNK_EVENTS)
+        size = self.layout.length
+        have = min((len(data) - start) // size, CHUNK_EVENTS)
         if have:
-            # the usual file has nothing but mbo records: take as many as are there in one step
-            block = np.frombuffer(data, RECORD, have, start)
-            same = (block["length"] == DBN_MBO.length // 4) & (block["rtype"] == RTYPE_MBO)
+            # the usual file has nothing but records of one kind: take as many as are there in one step
+            block = np.frombuffer(data, self.record, have, start)
+            same = (block["length"] == size // 4) & (block["rtype"] == self.rtype)
             n = have if same.all() else int(np.argmin(same))
             if n:
-                window.start += n * DBN_MBO.length
+                window.start += n * size
                 self.messages += n
                 return block[:n]
         return self._walk(window)
@@ -227,15 +249,15 @@ class DbnFeed(ChunkFeed):
             if at + size > len(data):
                 break
             self.messages += 1
-            if rtype == RTYPE_MBO and size >= DBN_MBO.length:
-                out.append(bytes(data[at : at + DBN_MBO.length]))
+            if rtype == self.rtype and size >= self.layout.length:
+                out.append(bytes(data[at : at + self.layout.length]))
             elif rtype not in KNOWN_RTYPES:
                 self._find(Integrity.unknown_type)
             at += size
         if at == window.start:
             return None
         window.start = at
-        return np.frombuffer(b"".join(out), RECORD)
+        return np.frombuffer(b"".join(out), self.record)
 
     def _lose(self, window: Window, at: int, size: int) -> None:
         """A length that no record has: nothing behind it can be framed, so the file ends here."""
@@ -249,10 +271,14 @@ class DbnFeed(ChunkFeed):
         self._open_fills = open_fills(records, self._open_fills)
         events, problems = to_events(records)
         events["flags"] |= flags
+        self._find_in(records, problems)
+        return self._with_clears(events)
+
+    def _find_in(self, records: Records, problems: Mapping[Integrity, Bools]) -> None:
+        """Count findings by the instruments of the records."""
         for kind, mask in problems.items():
             for index, n in zip(*np.unique(records["instrument_id"][mask], return_counts=True), strict=True):
                 self._find(kind, int(n), int(index))
-        return self._with_clears(events)
 
     def _with_clears(self, events: Events) -> Events:
         """Put a CLEAR before an image that begins without one (rule 7)."""
@@ -288,20 +314,27 @@ def to_events(records: Records) -> tuple[Events, dict[Integrity, Bools]]:
     unknown = (action < 0) | ((raw & DBN_TOB) != 0)
     bad = undefined & ((action == Action.ADD) | (action == Action.MODIFY)) & ~unknown
     action[unknown | bad] = Action.NONE
-    side = _SIDES[records["side"]]
-    out["ts_event"] = _times(records["ts_event"], records["ts_recv"])
-    out["ts_recv"] = _times(records["ts_recv"], None)
-    out["ts_recv"][(raw & DBN_BAD_TS_RECV) != 0] = NULL_TS
-    out["seq"], out["order_id"], out["qty"] = records["sequence"], records["order_id"], records["size"]
+    side = SIDES[records["side"]]
+    stamp(out, records)
+    out["order_id"], out["qty"] = records["order_id"], records["size"]
     out["px"] = np.where(undefined, 0, px)
-    out["instrument"], out["feed"], out["action"] = records["instrument_id"], FeedId.DBN, action
+    out["action"] = action
     out["side"] = np.where(action == Action.TRADE, -side, side)
-    out["flags"] = _flags(raw)
+    out["flags"] = flags_of(raw)
     suspect = (raw & DBN_MAYBE_BAD_BOOK) != 0
     return out, {Integrity.unknown_type: unknown, Integrity.malformed: bad, Integrity.suspect_flag: suspect}
 
 
-def _flags(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def stamp(out: Events, records: Records) -> None:
+    """Times, sequence, instrument and feed of events that stand for these records."""
+    out["ts_event"] = _times(records["ts_event"], records["ts_recv"])
+    out["ts_recv"] = _times(records["ts_recv"], None)
+    out["ts_recv"][(records["flags"] & DBN_BAD_TS_RECV) != 0] = NULL_TS
+    out["seq"], out["instrument"], out["feed"] = records["sequence"], records["instrument_id"], FeedId.DBN
+
+
+def flags_of(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """EVENT.flags of the bits that both have."""
     out = np.zeros(len(raw), np.uint8)
     for theirs, ours in ((DBN_LAST, Flag.LAST), (DBN_SNAPSHOT, Flag.SNAPSHOT), (DBN_MAYBE_BAD_BOOK, Flag.SUSPECT)):
         out |= np.where(raw & theirs, np.uint8(ours), np.uint8(0))

@@ -12,23 +12,18 @@ Rules (Nasdaq TotalView-ITCH 5.0 specification, MoldUDP64 1.00):
    the middle of the message in which the file before it stopped.
 7. Bytes of a message that is not there in full at the end are one `malformed`, with the offset in a notice.
 8. Captures (lines A and B, retransmissions) are merged by time, then by sequence: the first copy counts, later ones
-   are `duplicate_seq`, a hole is a `gap`. `ts_recv` is the time of capture.
+   are `duplicate_seq`, a hole is a `gap`. `ts_recv` is the time of capture. Of a packet that a capture holds only in
+   part, the messages that are whole count.
 
 The C++ core decodes; with its engine a file is decoded and applied one message at a time without the events in between.
 """
 
 from __future__ import annotations
 
-import heapq
-import mmap
-import tempfile
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
-from microrisk.core import ItchDecoder
+from microrisk.core import ItchDecoder, MoldCapture
 from microrisk.errors import UsageError
 from microrisk.feed.base import (
     CHUNK_EVENTS,
@@ -41,22 +36,13 @@ from microrisk.feed.base import (
     session_midnight,
     venue_of,
 )
-from microrisk.feed.mold import MoldReader
 from microrisk.feed.open import Source, Window
-from microrisk.feed.pcap import CaptureCounters, Datagram, iter_udp
+from microrisk.feed.packets import Packets
 from microrisk.feed.recognise import is_capture, loose_framing, recognise
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.records import Integrity
-from microrisk.spec.units import NULL_TS
 
 _DECODER_COUNTS = (Integrity.malformed, Integrity.unknown_type, Integrity.trailing)
-_MOLD_COUNTS = (
-    Integrity.gap,
-    Integrity.duplicate_seq,
-    Integrity.session_reset,
-    Integrity.malformed,
-    Integrity.trailing,
-)
 
 
 def open_sources(
@@ -86,6 +72,7 @@ class _Itch(ChunkFeed):
         self._venue = venue
         self._midnight = session_midnight(sources[0].name, date, self.notices)
         self._symbols: dict[int, str] = {}
+        self._named: dict[int, Instrument] = {}
         self._before = 0
         self._in_core = False
         self._seen = dict.fromkeys(_DECODER_COUNTS, 0)
@@ -105,7 +92,10 @@ class _Itch(ChunkFeed):
 
     def instruments(self) -> dict[int, Instrument]:
         """Stock locate -> instrument, every one that the directory or an order has named."""
-        return {i: instrument(s, self._venue) for i, s in (self._symbols | self._decoder.symbols()).items() if s}
+        for i, symbol in (self._symbols | self._decoder.symbols()).items():
+            if symbol and (i not in self._named or self._named[i].symbol != symbol):
+                self._named[i] = instrument(symbol, self._venue)
+        return dict(self._named)
 
 
 class ItchFile(_Itch):
@@ -199,92 +189,23 @@ class ItchCapture(_Itch):
 
     def __init__(self, sources: Sequence[Source], date: str | None, venue: str) -> None:
         super().__init__(sources, date, venue)
-        self._sources = list(sources)
-        self._reader = MoldReader()
-        self._mold_seen = dict.fromkeys(_MOLD_COUNTS, 0)
-        self._done = 0
-        self._blocks = self._all_blocks()
+        self._packets = Packets(sources, MoldCapture, _session_name, self._note)
 
     @property
     def progress(self) -> float:
-        """Share of the files read."""
-        return self._done / len(self._sources)
-
-    def _all_blocks(self) -> Iterator[tuple[int, int, memoryview]]:
-        """(sequence, receive time, message) of all captures, their datagrams in the order of capture."""
-        lines = [self._datagrams(source) for source in self._sources]
-        for datagram in heapq.merge(*lines, key=lambda d: d.ts):
-            yield from self._reader.datagram(datagram.payload, datagram.ts)
-
-    def _datagrams(self, source: Source) -> Iterator[Datagram]:
-        counters = CaptureCounters()
-        yield from iter_udp(self._whole(source), counters)
-        self._close_capture(source, counters)
-        self._done += 1
-
-    def _whole(self, source: Source) -> memoryview:
-        """The capture as one buffer: mapped, after unpacking into a nameless temporary file if it is compressed."""
-        view = source.mapped()
-        if view is None:
-            stream = source.stream()
-            with tempfile.TemporaryFile() as f:
-                for piece in stream:
-                    f.write(piece)
-                f.flush()
-                view = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ) if stream.offset else None
-            if stream.cut:
-                self.notices.append(stream.cut)
-                self._find(Integrity.malformed)
-        return memoryview(view if view is not None else b"")
-
-    def _close_capture(self, source: Source, counters: CaptureCounters) -> None:
-        if counters.truncated_at >= 0:
-            self.notices.append(f"{source.label}: the capture breaks off in the record at {counters.truncated_at}")
-        if counters.fragments:
-            self.notices.append(f"{source.label}: {counters.fragments} IP fragments were not put together")
-        self._find(Integrity.malformed, counters.cut + counters.fragments + (counters.truncated_at >= 0))
+        """Share of the captures' bytes read."""
+        return self._packets.progress
 
     def _chunk(self) -> Events | None:
-        """Messages up to the next gap, framed again as in a file: the core then decodes them in one call."""
-        framed = bytearray()
-        seqs: list[int] = []
-        stamps: list[int] = []
-        for seq, ts, block in self._blocks:
-            if seqs and self._reader.counters.gap != self._mold_seen[Integrity.gap]:
-                self._blocks = chain([(seq, ts, block)], self._blocks)  # the gap comes in front of this message
-                break
-            self._count_mold(before=0)
-            if len(block):  # an empty block only uses up its number
-                framed += len(block).to_bytes(2, "big")
-                framed += block
-                seqs.append(seq)
-                stamps.append(ts or NULL_TS)
-            if len(seqs) == CHUNK_EVENTS:
-                break
-        else:
-            self._count_mold()
-        events = self._decoded(bytes(framed), seqs, stamps)
+        """Messages up to the next gap."""
+        if self._packets.done:
+            return None
+        events = self._packets.read(self._decoder)
+        for kind, n in self._packets.findings():
+            self._find(kind, n)
         self._count_decoder()
-        return events if seqs or self._done < len(self._sources) else None
+        return events
 
-    def _decoded(self, framed: bytes, seqs: list[int], stamps: list[int]) -> Events:
-        """Events of framed messages, with the packets' sequence numbers and receive times."""
-        before, out = self._decoder.messages, empty_events(len(seqs))
-        n, _ = self._decoder.decode(framed, 0, out)
-        out = out[:n]
-        at = (out["seq"] - np.uint64(before + 1)).astype(np.intp)
-        out["seq"] = np.array(seqs, np.uint64)[at]
-        out["ts_recv"] = np.array(stamps, np.int64)[at]
-        return out
 
-    def _count_mold(self, *, before: int | None = None) -> None:
-        """Hand over what the reader has counted; a gap belongs in front of the message behind it."""
-        counters = self._reader.counters
-        if before is not None and counters.gap == self._mold_seen[Integrity.gap]:
-            return
-        for gap in counters.gaps[self._mold_seen[Integrity.gap] :]:
-            self._note(f"session {gap.session}: sequence {gap.first} to {gap.first + gap.count - 1} missing")
-        for kind in _MOLD_COUNTS:
-            now = int(getattr(counters, kind.name))
-            self._find(kind, now - self._mold_seen[kind], before=before)
-            self._mold_seen[kind] = now
+def _session_name(raw: bytes) -> str:
+    return raw.decode("latin-1").strip(" \0")

@@ -2,7 +2,8 @@
 
 A packet has a session (10 characters), the sequence of its first message, a count, and length-prefixed blocks. Count 0
 is a heartbeat, 65535 the end of the session; both carry the next expected sequence. The reader arbitrates per message:
-the first copy of a sequence is yielded, later ones (a B line, a retransmission) are counted.
+the first copy of a sequence is yielded, later ones (a B line, a retransmission) are counted. It is the naive twin of
+the C++ reader (`MoldCapture`), which the feeds use.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ assert HEADER.size == MOLD_HEADER.length
 MAX_PAYLOAD = 1400
 """Bytes of UDP payload that the writer fills at most: below an Ethernet frame's 1472."""
 HEARTBEAT_NS = 1_000_000_000
+MAX_SEQUENCE = (1 << 64) - 1
 MAX_GAPS = 10_000
 """Gaps kept one by one; the counts go on."""
 
@@ -48,7 +50,8 @@ class MoldCounters:
     late : copies that came after a gap had been declared for them (counted in duplicate_seq as well)
     duplicate_seq : messages with a sequence yielded before, or given up
     session_reset : changes to a session not seen before
-    malformed : datagrams shorter than a header, or with a block beyond their end
+    malformed : datagrams shorter than a header, with a block beyond their end, or with numbers beyond 64 bits; one that
+        the capture has cut is counted there instead
     unsequenced : messages of packets with sequence 0, which the protocol does not use; yielded with sequence 0
     trailing : bytes behind the last block
     """
@@ -92,24 +95,31 @@ class MoldReader:
         self._first = first
         self._sessions: dict[bytes, _Session] = {}
 
-    def datagram(self, payload: memoryview, ts: int) -> Iterator[tuple[int, int, memoryview]]:
-        """Yield (sequence, receive time ns, message) for each new message of one datagram."""
+    def datagram(self, payload: memoryview, ts: int, *, cut: bool = False) -> Iterator[tuple[int, int, memoryview]]:
+        """Yield (sequence, receive time ns, message) for each new message of one datagram.
+
+        `cut`: the capture holds only its beginning, the blocks that are missing are no error of the sender.
+        """
         c = self.counters
         if len(payload) < HEADER.size:
-            c.malformed += 1
+            c.malformed += not cut
             return
         name, seq, count = HEADER.unpack_from(payload)
-        if len(payload) == HEADER.size and MOLD_HEARTBEAT < count < MOLD_END_OF_SESSION:
+        data = MOLD_HEARTBEAT < count < MOLD_END_OF_SESSION
+        if data and len(payload) == HEADER.size and not cut:
             c.requests += 1
+            return
+        if data and seq > MAX_SEQUENCE - count:
+            c.malformed += 1
             return
         c.packets += 1
         session = self._session(name)
         if seq:
             self._note_gap(session, seq, ts)
-        if count in (MOLD_HEARTBEAT, MOLD_END_OF_SESSION):
-            self._idle(session, count, payload)
+        if data:
+            yield from self._blocks(session, seq, count, payload, ts, cut=cut)
         else:
-            yield from self._blocks(session, seq, count, payload, ts)
+            self._idle(session, count, payload)
 
     def _session(self, name: bytes) -> _Session:
         """The session's state. A name may be any ten bytes: captures exist whose names were blanked."""
@@ -144,7 +154,7 @@ class MoldReader:
             c.ended += 1
 
     def _blocks(
-        self, session: _Session, seq: int, count: int, payload: memoryview, ts: int
+        self, session: _Session, seq: int, count: int, payload: memoryview, ts: int, *, cut: bool
     ) -> Iterator[tuple[int, int, memoryview]]:
         """The blocks of a data packet; a block beyond the datagram ends it, and the rest shows up as a gap later."""
         c, offset, size = self.counters, HEADER.size, len(payload)
@@ -152,7 +162,7 @@ class MoldReader:
             start = offset + 2
             offset = start + (payload[offset] << 8 | payload[offset + 1]) if start <= size else size + 1
             if offset > size:
-                c.malformed += 1
+                c.malformed += not cut
                 return
             if seq == 0:
                 c.unsequenced += 1
@@ -185,7 +195,7 @@ def iter_messages(
     reader = MoldReader(counters, first=first)
     for datagram in iter_udp(data, reader.counters.capture):
         if port is None or datagram.port == port:
-            yield from reader.datagram(datagram.payload, datagram.ts)
+            yield from reader.datagram(datagram.payload, datagram.ts, cut=datagram.cut)
 
 
 def mold_packet(session: str, sequence: int, messages: Sequence[bytes]) -> bytes:

@@ -1,8 +1,10 @@
 """Capture files: pcap and pcapng to UDP datagrams and back, with Ethernet (VLAN too), Linux cooked and raw IPv4 links.
 
 Reads bytes that are already in memory (any buffer); yields memoryviews into them, no copies. Byte order, and
-micro- or nanosecond stamps, come from the file's own header. Sources: the pcap and pcapng formats (IETF opsawg
-drafts), RFC 791 (IPv4), RFC 768 (UDP), IEEE 802.1Q.
+micro- or nanosecond stamps, come from the file's own header. A packet of which the capture holds only a part (snap
+length, or the end of a file that breaks off) is handed on with what is there: whole messages in it still count.
+This is the naive twin of the C++ reader (`MoldCapture`, `IexCapture`), which the feeds use. Sources: the pcap and
+pcapng formats (IETF opsawg drafts), RFC 791 (IPv4), RFC 768 (UDP), IEEE 802.1Q.
 """
 
 from __future__ import annotations
@@ -31,11 +33,11 @@ class CaptureCounters:
 
     Attributes
     ----------
-    packets : packets in the capture
-    datagrams : UDP datagrams handed on
+    packets : packets in the capture, a broken last one too when its record header is there
+    datagrams : UDP datagrams handed on, cut ones too
     other : packets that are not IPv4 UDP, or of a link type that is not known
     fragments : IPv4 fragments (they are not put together)
-    cut : packets shorter than their own headers say (a capture with a snap length)
+    cut : packets shorter than their own headers say (a capture with a snap length), without the broken last one
     truncated_at : byte offset of a last record that the file does not hold whole, or -1
     """
 
@@ -48,20 +50,28 @@ class CaptureCounters:
 
 
 class Packet(NamedTuple):
-    """One captured packet: receive time in ns UTC, link type, bytes as captured."""
+    """One captured packet: receive time in ns UTC (0: not known), link type, bytes as captured.
+
+    `broken`: the file ends inside its record.
+    """
 
     ts: int
     link: int
     data: memoryview
+    broken: bool = False
 
 
 class Datagram(NamedTuple):
-    """One UDP datagram: receive time in ns UTC, destination address and port as on the wire, payload."""
+    """One UDP datagram: receive time in ns UTC (0: not known), destination address and port as on the wire, payload.
+
+    `cut`: the capture holds only the beginning of the payload.
+    """
 
     ts: int
     dst: int
     port: int
     payload: memoryview
+    cut: bool = False
 
 
 def is_capture(head: bytes) -> bool:
@@ -75,7 +85,8 @@ def is_capture(head: bytes) -> bool:
 def iter_packets(data: bytes | memoryview, counters: CaptureCounters | None = None) -> Iterator[Packet]:
     """Every packet of a pcap or pcapng buffer in file order.
 
-    A last record that is not whole ends the reading and is counted. Raises FeedError when it is no capture at all.
+    A last record that is not whole is counted and ends the reading; what there is of its packet comes as `broken`.
+    Raises FeedError when it is no capture at all.
     """
     view = memoryview(data).cast("B")
     found = counters or CaptureCounters()
@@ -99,11 +110,11 @@ def _iter_classic(view: memoryview, found: CaptureCounters) -> Iterator[Packet]:
             found.truncated_at = offset
             return
         sec, frac, size, _ = head.unpack_from(view, offset)
-        if offset + 16 + size > len(view):
+        end = offset + 16 + size
+        if end > len(view):
             found.truncated_at = offset
-            return
-        yield Packet(sec * NS + frac * unit, link, view[offset + 16 : offset + 16 + size])
-        offset += 16 + size
+        yield Packet(sec * NS + frac * unit, link, view[offset + 16 : end], end > len(view))
+        offset = end
 
 
 @dataclass(frozen=True)
@@ -115,7 +126,9 @@ class _Interface:
     offset: int
 
     def ns(self, high: int, low: int) -> int:
-        return (high << 32 | low) * NS // self.ticks + self.offset
+        """UTC ns; 0 (not known) for a time that 64 bits cannot hold."""
+        ns = (high << 32 | low) * NS // self.ticks + self.offset
+        return ns if -(1 << 63) < ns < 1 << 63 else 0
 
 
 def _interface(body: memoryview, order: str) -> _Interface:
@@ -126,9 +139,9 @@ def _interface(body: memoryview, order: str) -> _Interface:
         value = bytes(body[offset + 4 : offset + 4 + size])
         if code == 0:
             break
-        if code == OPT_TSRESOL and size == 1:
+        if code == OPT_TSRESOL and size == len(value) == 1:
             ticks = 2 ** (value[0] & 0x7F) if value[0] & 0x80 else 10 ** value[0]
-        elif code == OPT_TSOFFSET and size == 8:
+        elif code == OPT_TSOFFSET and size == len(value) == 8:
             shift = struct.unpack(order + "q", value)[0] * NS
         offset += 4 + (size + 3 & ~3)
     return _Interface(struct.unpack_from(order + "H", body)[0], ticks, shift)
@@ -143,8 +156,10 @@ def _iter_ng(view: memoryview, found: CaptureCounters) -> Iterator[Packet]:
             order = "<" if head[8:12] == struct.pack("<I", NG_BYTE_ORDER) else ">"
             interfaces = []
         kind, size = struct.unpack(order + "II", head[:8]) if len(head) >= 8 else (0, 0)
-        if size < 12 or size % 4 or offset + size > len(view):
+        framed = size >= 12 and size % 4 == 0
+        if not framed or offset + size > len(view):
             found.truncated_at = offset
+        if not framed:
             return
         body = view[offset + 8 : offset + size - 4]
         offset += size
@@ -153,7 +168,7 @@ def _iter_ng(view: memoryview, found: CaptureCounters) -> Iterator[Packet]:
             continue
         packet = _ng_packet(kind, body, order, interfaces)
         if packet is not None:
-            yield packet
+            yield packet._replace(broken=offset > len(view))
 
 
 def _ng_packet(kind: int, body: memoryview, order: str, interfaces: list[_Interface]) -> Packet | None:
@@ -198,21 +213,23 @@ def udp_of(packet: Packet, counters: CaptureCounters) -> Datagram | None:
     data = packet.data
     start = _network_offset(packet.link, data)
     if start < 0 or len(data) < start + 20 or data[start] >> 4 != 4 or data[start + 9] != _PROTO_UDP:
-        counters.other += 1
+        counters.other += not packet.broken
         return None
     if (data[start + 6] << 8 | data[start + 7]) & 0x3FFF:
         counters.fragments += 1
         return None
     udp = start + (data[start] & 15) * 4
     if udp + 8 > len(data):
-        counters.cut += 1
+        counters.cut += not packet.broken
         return None
     _, port, length, _ = _UDP.unpack_from(data, udp)
-    if length < 8 or udp + length > len(data):
-        counters.cut += 1
+    cut = udp + length > len(data)
+    counters.cut += (cut or length < 8) and not packet.broken
+    if length < 8:
         return None
     counters.datagrams += 1
-    return Datagram(packet.ts, int.from_bytes(data[start + 16 : start + 20], "big"), port, data[udp + 8 : udp + length])
+    dst = int.from_bytes(data[start + 16 : start + 20], "big")
+    return Datagram(packet.ts, dst, port, data[udp + 8 : udp + length], cut)
 
 
 def iter_udp(data: bytes | memoryview, counters: CaptureCounters | None = None) -> Iterator[Datagram]:

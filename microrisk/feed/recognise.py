@@ -134,6 +134,14 @@ _TEXT_FORMATS = (
     ("cryptofeed", re.compile(rb"\A(wss?|https?)://\S+ (<->|->|<-) ")),
     ("tardis", re.compile(rb"\Aexchange,symbol,timestamp,local_timestamp,")),
     ("bitstamp", re.compile(rb'\Aid,timestamp,exchange_timestamp,|"(live_orders|diff_order_book|order_book)_')),
+    (
+        "binance",  # files of trades and bars, with a header or without
+        re.compile(
+            rb"\A(agg_trade_id,price,|id,price,qty,quote_qty,time,|open_time,open,high,low,close,"
+            rb"|\d+,[\d.]+,[\d.]+,(\d+,\d+|[\d.]+),\d{13,16},([Tt]rue|[Ff]alse)[,\r\n]"
+            rb"|\d{13,16}(,[\d.]+){5},\d{13,16},)"
+        ),
+    ),
     ("binance", re.compile(rb'"e": ?"depthUpdate"|"stream": ?"\w+@|\A\{\s*"lastUpdateId"')),
     ("bybit", re.compile(rb'"topic": ?"orderbook')),
     ("kraken", re.compile(rb'"channel": ?"(book|level3)"|"book-(10|25|100|500|1000)"')),

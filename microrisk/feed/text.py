@@ -31,6 +31,8 @@ def _scientific(text: str, exp: int) -> int:
     mantissa, e, power = text.lower().partition("e")
     if not e or not mantissa.strip("-."):
         raise ValueError(f"{text!r} is not a decimal number")
+    if len(power) > 4:  # a longer exponent would be an integer of thousands of digits and more
+        raise ValueError(f"{text[:40]!r} is no price or size")
     shift = exp + int(power)
     if shift < 0:
         raise ValueError(f"{text!r} is finer than 1e-{exp}")

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from microrisk.spec import formats, messages, records, units, weightfile
+from microrisk.spec import formats, iex, messages, records, units, weightfile
 from microrisk.spec.hashes import abi_hash
 
 HEADER = Path(__file__).resolve().parents[2] / "cpp" / "include" / "microrisk" / "spec.hpp"
@@ -77,6 +77,47 @@ def _itch() -> list[str]:
         out += [f"inline constexpr std::size_t {f.name}_at = {f.offset};" for f in m.fields]
         out.append(f"}}  // namespace {m.name}")
     return [*out, "}  // namespace itch", ""]
+
+
+def _offsets(m: messages.Message, prefix: str = "") -> list[str]:
+    """One namespace of field offsets."""
+    out = [f"namespace {m.name} {{  // {prefix}{m.section}"]
+    out += [f"inline constexpr std::size_t {f.name}_at = {f.offset};" for f in m.fields]
+    return [*out, f"}}  // namespace {m.name}"]
+
+
+def _transports() -> list[str]:
+    """Headers of MoldUDP64 packets."""
+    m = messages.MOLD_HEADER
+    return [
+        "namespace mold {",
+        f"inline constexpr std::size_t LENGTH = {m.length};",
+        f"inline constexpr std::uint64_t HEARTBEAT = {messages.MOLD_HEARTBEAT};",
+        f"inline constexpr std::uint64_t END_OF_SESSION = {messages.MOLD_END_OF_SESSION};",
+        *(f"inline constexpr std::size_t {f.name}_at = {f.offset};" for f in m.fields),
+        "}  // namespace mold",
+        "",
+    ]
+
+
+def _iex() -> list[str]:
+    """Least lengths by protocol and type code (0 = no such type), and the offset of every field."""
+    out = ["namespace iex {"]
+    names = (("TOPS", iex.TOPS), ("DEEP", iex.DEEP), ("DEEP_PLUS", iex.DEEP_PLUS))
+    out += [f"inline constexpr std::uint16_t {name} = 0x{value:04X};" for name, value in names]
+    out += [
+        f"inline constexpr std::size_t SEGMENT_LENGTH = {iex.SEGMENT.length};",
+        f"inline constexpr std::uint8_t SEGMENT_VERSION = {iex.SEGMENT_VERSION};",
+        f"inline constexpr std::uint8_t SALE_CROSS = {iex.SALE_CROSS};",
+        "constexpr std::size_t length_of(std::uint16_t protocol, unsigned char type) noexcept {",
+        "  switch (static_cast<std::uint32_t>(protocol) << 8 | type) {",
+    ]
+    for _, value in names:
+        out += [f"    case 0x{value:04X}00U | '{m.code}': return {m.length};" for m in iex.by_code(value).values()]
+    out += ["    default: return 0;", "  }", "}", *_offsets(iex.SEGMENT)]
+    for m in iex.IEX:
+        out += _offsets(m.layout, f"{m.layout.code}, ")
+    return [*out, "}  // namespace iex", ""]
 
 
 def _constants() -> list[str]:
@@ -145,7 +186,7 @@ def header() -> str:
     lines += _integrity_names()
     for name, dtype in records.RECORDS.items():
         lines += _struct(name, dtype)
-    lines += [*_itch(), *_layers(), "}  // namespace microrisk", ""]
+    lines += [*_itch(), *_transports(), *_iex(), *_layers(), "}  // namespace microrisk", ""]
     return "\n".join(lines)
 
 

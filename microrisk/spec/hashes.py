@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from microrisk.spec import features, formats, messages, records, weightfile
+from microrisk.spec import features, formats, iex, messages, records, weightfile
 
 
 def _digest(facts: Any) -> str:
@@ -28,6 +28,7 @@ def _record_facts(dtype: np.dtype[Any]) -> list[Any]:
 def abi_hash() -> str:
     """Records, enumerations and message layouts; compiled into the extension."""
     msgs = [_message_facts(m) for m in (*messages.ITCH, messages.MOLD_HEADER, messages.DBN_MBO)]
+    msgs += [[*_message_facts(m), list(p)] for m, p in ((iex.SEGMENT, ()), *((m.layout, m.protocols) for m in iex.IEX))]
     recs = {n: _record_facts(d) for n, d in records.RECORDS.items()}
     enums = {n: {k: v.value for k, v in e.__members__.items()} for n, e in records.ENUMS.items()}
     return _digest([msgs, recs, enums])

@@ -1,8 +1,8 @@
-"""Wire layouts, written once: ITCH 5.0 (23 messages), MoldUDP64 1.00, DBN version 1-3 `mbo`.
+"""Wire layouts, written once: ITCH 5.0 (23 messages), MoldUDP64 1.00, DBN version 1-3 `mbo` and `mbp-1`.
 
 The naive decoder, the encoder, the golden bytes and the generated C++ header all read these tables.
 Sources: Nasdaq TotalView-ITCH 5.0 specification, sections 1.1-1.9 (section in each row); Nasdaq MoldUDP64 1.00;
-Databento DBN encoding, `mbo` schema.
+Databento DBN encoding, `mbo` and `mbp-1` schemas.
 """
 
 from __future__ import annotations
@@ -236,6 +236,36 @@ side 1 c code B bid, A ask, N none; of a trade, the aggressor
 ts_recv 8 u ns since the epoch, UTC, recorder
 ts_in_delta 4 i ns ts_recv minus the venue's sending time
 sequence 4 u 1 venue sequence number
+"""
+    ),
+)
+DBN_MBP1 = Message(
+    "\x01",
+    "mbp1",
+    80,
+    "DBN schema mbp-1, rtype 0x01, little-endian",
+    _fields(
+        """
+length 1 u 1 record length in 4-byte words (20)
+rtype 1 u code 1
+publisher_id 2 u 1 venue and dataset
+instrument_id 4 u 1 numeric instrument
+ts_event 8 u ns since the epoch, UTC, venue
+price 8 i px9 of the update or trade; INT64_MAX = undefined
+size 4 u 1 of the update or trade
+action 1 c code A add, C cancel, M modify, R clear, T trade, N none
+side 1 c code B bid, A ask, N none; of a trade, the aggressor
+flags 1 u code as in mbo
+depth 1 u 1 0-based level of the update
+ts_recv 8 u ns since the epoch, UTC, recorder
+ts_in_delta 4 i ns ts_recv minus the venue's sending time
+sequence 4 u 1 venue sequence number
+bid_px 8 i px9 best bid after the update; INT64_MAX = none
+ask_px 8 i px9 best ask after the update; INT64_MAX = none
+bid_sz 4 u 1 size at the best bid
+ask_sz 4 u 1 size at the best ask
+bid_ct 4 u 1 orders at the best bid
+ask_ct 4 u 1 orders at the best ask
 """
     ),
 )

@@ -241,8 +241,8 @@ def test_what_is_no_dbn_or_not_mbo(tmp_path: Path) -> None:
         open_feed([write(tmp_path / "a.dbn", head=meta()[:40])])
     with pytest.raises(FeedError, match="version 9"):
         open_feed([write(tmp_path / "b.dbn", head=b"DBN\x09" + meta()[4:])])
-    with pytest.raises(UsageError, match="mbp-1"):
-        open_feed([write(tmp_path / "c.dbn", head=meta(dbn.Schema.MBP_1))])
+    with pytest.raises(UsageError, match="ohlcv-1s"):
+        open_feed([write(tmp_path / "c.dbn", head=meta(dbn.Schema.OHLCV_1S))])
     with pytest.raises(FeedError, match="no whole dbn message"):
         everything(open_feed([write(tmp_path / "d.dbn")]))
     path = write(tmp_path / "e.dbn", record("A"))
@@ -251,6 +251,7 @@ def test_what_is_no_dbn_or_not_mbo(tmp_path: Path) -> None:
 
 
 DAY = "esh4-glbx-mdp3-20231225.mbo.dbn.zst"
+ORDERBOOKS = "orderbooks_mbo_2024-05-08T00-00-00_2024-05-08T00-00-02.dbn.zst"
 
 
 def read_naive(path: Path) -> np.ndarray:
@@ -311,11 +312,13 @@ def test_the_snapshot_file_and_the_day_continue_each_other(data_dir: Path) -> No
 def test_other_real_files(data_dir: Path) -> None:
     folder = data_dir / "databento_cme_es"
     engine = Engine()
-    feed = open_feed([folder / "orderbooks_mbo_2024-05-08T00-00-00_2024-05-08T00-00-02.dbn.zst"])
+    feed = open_feed([folder / ORDERBOOKS])
     assert pumped(feed, engine) == {}
     assert (feed.messages, feed.instruments()[5602].id) == (13_796, "ESM4.GLBX")
+    image = np.concatenate(list(open_feed([folder / ORDERBOOKS]).events()))["flags"] & Flag.SNAPSHOT != 0
+    assert (image.sum(), image[:13_601].all()) == (13_601, True)
     with pytest.raises(UsageError, match="mbp-1"):
-        open_feed([folder / "futures_mbp-1_2024-07-01T23-58_2024-07-02T00-02.dbn.zst"])
+        everything(open_feed([folder / ORDERBOOKS, folder / "futures_mbp-1_2024-07-01T23-58_2024-07-02T00-02.dbn.zst"]))
 
 
 @pytest.mark.realdata

@@ -328,6 +328,10 @@ def test_a_cut_file_keeps_the_whole_packets(cut: int, next_generation: bool) -> 
         assert cut < 24
         return
     whole = list(iter_packets(data))
+    if got and got[-1].broken:  # of the last record there is a part: its packet begins as the whole one does
+        part = got.pop()
+        assert counters.truncated_at >= 0
+        assert bytes(whole[len(got)].data).startswith(bytes(part.data))
     assert got == whole[: len(got)]
     end = counters.truncated_at if counters.truncated_at >= 0 else cut
     if end:  # what lies before the place that is reported is a whole capture with the same packets
@@ -341,6 +345,29 @@ def test_no_capture_is_refused() -> None:
             list(iter_packets(data))
     with pytest.raises(FeedError, match="24 bytes"):
         list(iter_packets(pcap_header()[:20]))
+
+
+def test_whole_messages_of_a_cut_packet_count() -> None:
+    data = capture(mold_packet("A", 1, texts(3)), mold_packet("A", 4, texts(3)))
+    whole = len(texts(1)[0]) + 2
+    got, counters = read(data[: -whole - 3])
+    assert [s for s, _, _ in got] == [1, 2, 3, 4]
+    assert (counters.malformed, counters.gap, counters.capture.cut) == (0, 0, 0)
+    assert counters.capture.truncated_at == len(capture(mold_packet("A", 1, texts(3))))
+    # a snap length instead of a broken file: the record is whole, the packet in it is not
+    frame = Endpoint().frame(mold_packet("A", 1, texts(3)))[: -whole - 3]
+    got, counters = read(pcap_header() + pcap_record(1, frame))
+    assert [s for s, _, _ in got] == [1]
+    assert (counters.malformed, counters.capture.cut, counters.capture.truncated_at) == (0, 1, -1)
+
+
+def test_numbers_beyond_64_bits_are_malformed() -> None:
+    last = (1 << 64) - 1
+    got, counters = read(
+        capture(HEADER.pack(b"A" * 10, last - 1, 1) + b"\0\1x", HEADER.pack(b"A" * 10, last, 1) + b"\0\1x")
+    )
+    assert [s for s, _, _ in got] == [last - 1]
+    assert counters.malformed == 1
 
 
 @given(st.binary(max_size=300), st.sampled_from([b"", pcap_header(), ng_capture("<", b"", 5)]))

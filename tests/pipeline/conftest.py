@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from microrisk.pipeline.gather import gather
 from microrisk.pipeline.memory import simulated
 from microrisk.spec.features import ALL_MASK
 from microrisk.weights import GENERIC, Weights
+
+sys.path.insert(0, str(Path(__file__).parent))  # helper modules of this folder
 
 SECONDS = 240.0
 

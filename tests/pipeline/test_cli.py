@@ -21,7 +21,7 @@ from microrisk.evaluate.demo import demo
 from microrisk.pipeline import replay
 from microrisk.pipeline.bench import quantiles
 
-COMMANDS = {"replay", "features", "score", "convert", "train", "models", "evaluate", "demo", "bench", "doctor"}
+COMMANDS = {"replay", "features", "score", "convert", "train", "models", "evaluate", "demo", "bench", "doctor", "fetch"}
 
 
 def call(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -186,4 +186,4 @@ def test_demo_writes_a_report(model: Path, tmp_path: Path) -> None:
 
 
 def test_the_commands_that_are_not_there_yet_are_not_pretended() -> None:
-    assert not {"generate", "validate", "stress", "monitor", "fetch", "publish", "config"} & set(app)
+    assert not {"generate", "validate", "stress", "monitor", "publish", "config"} & set(app)

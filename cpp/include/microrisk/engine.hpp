@@ -14,6 +14,7 @@
 #include "microrisk/itch.hpp"
 #include "microrisk/latency.hpp"
 #include "microrisk/memory.hpp"
+#include "microrisk/sinks.hpp"
 #include "microrisk/spec.hpp"
 
 namespace microrisk {
@@ -78,6 +79,10 @@ struct alignas(64) Instrument {
   StateBlock state_block, alert_state;
   StateBlock alert_params;                // the instrument's own; empty = those of the watch
   std::vector<std::int64_t> depth_image;  // the last recorded one
+  std::vector<std::int64_t> held_image;   // at the last complete event, while an incomplete one goes on
+  Bbo held_row{};
+  bool due = false;   // in the list of the next sample
+  bool held = false;  // held_image counts
 };
 
 // Instruments side by side in large pages; they stay where they are.
@@ -114,6 +119,10 @@ class Engine {
   void record_bbo();
   void record_views(std::int64_t every_ns);
   void record_depth(std::size_t depth);
+  // Depth at the multiples of `every_ns` of the core's clock, of instruments that changed since their last sample.
+  void record_samples(std::size_t depth, std::int64_t every_ns);
+  void record_prints();
+  void record_deeds();
   void watch(Watch stage);
   void ticks(bool on);
 
@@ -131,7 +140,9 @@ class Engine {
   void levels(const Instrument& in, std::size_t depth, std::int64_t* out) const noexcept;
 
   Arena<Bbo> bbo, depth_rows;
-  Arena<std::int64_t> depth_levels;
+  Arena<std::int64_t> depth_levels, sample_times;  // sample_times: of each depth row, when sampling
+  Arena<Print> prints;
+  Arena<Deed> deeds;
   Arena<View> views;
   Arena<Row> rows;
   Arena<Finding> findings;
@@ -169,6 +180,11 @@ class Engine {
   bool best(const Instrument& in, const Event& e, Bbo& out) const noexcept;
   void emit_bbo(Instrument& in, const Event& e);
   void emit_depth(Instrument& in, const Event& e);
+  void emit_samples(std::int64_t to);
+  void emit_sample(Instrument& in);
+  void due_sample(Instrument& in);
+  void before(Instrument& in, const Event& e);
+  void hold(Instrument& in);
   void emit_view(Instrument& in);
   void emit_ticks(std::int64_t to);
   void emit_tick(Instrument& in, std::int64_t time);
@@ -192,6 +208,10 @@ class Engine {
   std::int64_t every_ns_ = 0;
   std::int64_t next_tick_ = INT64_MAX;
   TradingState first_state_;
+  std::int64_t sample_ns_ = 0, next_sample_ = INT64_MIN;
+  std::vector<Instrument*> due_;
+  bool prints_on_ = false, deeds_on_ = false;
+  bool before_on_ = false;  // something is to be done in front of each event
   bool bbo_on_ = false, views_on_ = false, tracked_ = false, ticks_on_ = false, started_ = false;
   bool ticking_sorted_ = true;
 };

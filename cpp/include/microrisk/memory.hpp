@@ -72,6 +72,13 @@ class Arena {
     size_ = n;
   }
 
+  // Room for `n` new records, which are not set; for callers that write all of them at once.
+  T* extend(std::size_t n) {
+    if (size_ + n > capacity_) grow(size_ + n > 2 * capacity_ ? size_ + n : 2 * capacity_);
+    size_ += n;
+    return data_ + size_ - n;
+  }
+
   void insert(std::size_t at, const T& value) {
     if (size_ == capacity_) grow_for_one();
     std::memmove(static_cast<void*>(data_ + at + 1), data_ + at, (size_ - at) * sizeof(T));

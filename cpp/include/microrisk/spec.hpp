@@ -9,7 +9,7 @@
 // clang-format off
 namespace microrisk {
 
-inline constexpr char ABI_HASH[] = "ad285dba194ad605";
+inline constexpr char ABI_HASH[] = "49239428e2daddb8";
 inline constexpr std::size_t DEPTH = 10;
 inline constexpr std::size_t N_FEATURES = 32;
 inline constexpr std::size_t N_HEADS = 4;
@@ -588,6 +588,234 @@ inline constexpr std::size_t lower_collar_at = 40;
 inline constexpr std::size_t upper_collar_at = 44;
 }  // namespace direct_listing
 }  // namespace itch
+
+namespace mold {
+inline constexpr std::size_t LENGTH = 20;
+inline constexpr std::uint64_t HEARTBEAT = 0;
+inline constexpr std::uint64_t END_OF_SESSION = 65535;
+inline constexpr std::size_t session_at = 0;
+inline constexpr std::size_t sequence_at = 10;
+inline constexpr std::size_t count_at = 18;
+}  // namespace mold
+
+namespace iex {
+inline constexpr std::uint16_t TOPS = 0x8003;
+inline constexpr std::uint16_t DEEP = 0x8004;
+inline constexpr std::uint16_t DEEP_PLUS = 0x8005;
+inline constexpr std::size_t SEGMENT_LENGTH = 40;
+inline constexpr std::uint8_t SEGMENT_VERSION = 1;
+inline constexpr std::uint8_t SALE_CROSS = 8;
+constexpr std::size_t length_of(std::uint16_t protocol, unsigned char type) noexcept {
+  switch (static_cast<std::uint32_t>(protocol) << 8 | type) {
+    case 0x800300U | 'S': return 10;
+    case 0x800300U | 'D': return 31;
+    case 0x800300U | 'H': return 22;
+    case 0x800300U | 'I': return 18;
+    case 0x800300U | 'O': return 18;
+    case 0x800300U | 'P': return 19;
+    case 0x800300U | 'Q': return 42;
+    case 0x800300U | 'T': return 38;
+    case 0x800300U | 'B': return 38;
+    case 0x800300U | 'X': return 26;
+    case 0x800300U | 'A': return 80;
+    case 0x800400U | 'S': return 10;
+    case 0x800400U | 'D': return 31;
+    case 0x800400U | 'H': return 22;
+    case 0x800400U | 'I': return 18;
+    case 0x800400U | 'O': return 18;
+    case 0x800400U | 'P': return 19;
+    case 0x800400U | 'E': return 18;
+    case 0x800400U | '8': return 30;
+    case 0x800400U | '5': return 30;
+    case 0x800400U | 'T': return 38;
+    case 0x800400U | 'B': return 38;
+    case 0x800400U | 'X': return 26;
+    case 0x800400U | 'A': return 80;
+    case 0x800500U | 'S': return 10;
+    case 0x800500U | 'D': return 31;
+    case 0x800500U | 'H': return 22;
+    case 0x800500U | 'I': return 18;
+    case 0x800500U | 'O': return 18;
+    case 0x800500U | 'P': return 19;
+    case 0x800500U | 'E': return 18;
+    case 0x800500U | 'T': return 38;
+    case 0x800500U | 'B': return 38;
+    case 0x800500U | 'a': return 38;
+    case 0x800500U | 'M': return 38;
+    case 0x800500U | 'R': return 26;
+    case 0x800500U | 'L': return 46;
+    case 0x800500U | 'C': return 18;
+    default: return 0;
+  }
+}
+namespace segment {  // IEX-TP: Outbound Segment Header
+inline constexpr std::size_t version_at = 0;
+inline constexpr std::size_t reserved_at = 1;
+inline constexpr std::size_t protocol_at = 2;
+inline constexpr std::size_t channel_at = 4;
+inline constexpr std::size_t session_at = 8;
+inline constexpr std::size_t payload_at = 12;
+inline constexpr std::size_t count_at = 14;
+inline constexpr std::size_t stream_offset_at = 16;
+inline constexpr std::size_t first_at = 24;
+inline constexpr std::size_t send_time_at = 32;
+}  // namespace segment
+namespace system_event {  // S, Administrative: System Event
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t event_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+}  // namespace system_event
+namespace security_directory {  // D, Administrative: Security Directory
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t flags_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t round_lot_at = 18;
+inline constexpr std::size_t adjusted_close_at = 22;
+inline constexpr std::size_t luld_tier_at = 30;
+}  // namespace security_directory
+namespace trading_status {  // H, Administrative: Trading Status
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t status_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t reason_at = 18;
+}  // namespace trading_status
+namespace retail_interest {  // I, Administrative: Retail Liquidity Indicator
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t interest_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+}  // namespace retail_interest
+namespace operational_halt {  // O, Administrative: Operational Halt Status
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t status_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+}  // namespace operational_halt
+namespace short_sale_test {  // P, Administrative: Short Sale Price Test Status
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t status_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t detail_at = 18;
+}  // namespace short_sale_test
+namespace security_event {  // E, Administrative: Security Event
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t event_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+}  // namespace security_event
+namespace quote_update {  // Q, Trading: Quote Update
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t flags_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t bid_size_at = 18;
+inline constexpr std::size_t bid_price_at = 22;
+inline constexpr std::size_t ask_price_at = 30;
+inline constexpr std::size_t ask_size_at = 38;
+}  // namespace quote_update
+namespace price_level_buy {  // 8, Trading: Price Level Update
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t flags_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t size_at = 18;
+inline constexpr std::size_t price_at = 22;
+}  // namespace price_level_buy
+namespace price_level_sell {  // 5, Trading: Price Level Update
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t flags_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t size_at = 18;
+inline constexpr std::size_t price_at = 22;
+}  // namespace price_level_sell
+namespace trade {  // T, Trading: Trade Report
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t flags_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t size_at = 18;
+inline constexpr std::size_t price_at = 22;
+inline constexpr std::size_t trade_id_at = 30;
+}  // namespace trade
+namespace trade_break {  // B, Trading: Trade Break
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t flags_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t size_at = 18;
+inline constexpr std::size_t price_at = 22;
+inline constexpr std::size_t trade_id_at = 30;
+}  // namespace trade_break
+namespace official_price {  // X, Trading: Official Price
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t kind_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t price_at = 18;
+}  // namespace official_price
+namespace auction_information {  // A, Auction: Auction Information
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t auction_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t paired_at = 18;
+inline constexpr std::size_t reference_at = 22;
+inline constexpr std::size_t indicative_at = 30;
+inline constexpr std::size_t imbalance_at = 38;
+inline constexpr std::size_t imbalance_side_at = 42;
+inline constexpr std::size_t extension_at = 43;
+inline constexpr std::size_t scheduled_at = 44;
+inline constexpr std::size_t clearing_at = 48;
+inline constexpr std::size_t collar_at = 56;
+inline constexpr std::size_t lower_at = 64;
+inline constexpr std::size_t upper_at = 72;
+}  // namespace auction_information
+namespace add_order {  // a, Trading: Add Order
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t side_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t order_id_at = 18;
+inline constexpr std::size_t size_at = 26;
+inline constexpr std::size_t price_at = 30;
+}  // namespace add_order
+namespace order_modify {  // M, Trading: Order Modify
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t flags_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t order_id_at = 18;
+inline constexpr std::size_t size_at = 26;
+inline constexpr std::size_t price_at = 30;
+}  // namespace order_modify
+namespace order_delete {  // R, Trading: Order Delete
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t reserved_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t order_id_at = 18;
+}  // namespace order_delete
+namespace order_executed {  // L, Trading: Order Executed
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t flags_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+inline constexpr std::size_t order_id_at = 18;
+inline constexpr std::size_t size_at = 26;
+inline constexpr std::size_t price_at = 30;
+inline constexpr std::size_t trade_id_at = 38;
+}  // namespace order_executed
+namespace clear_book {  // C, Trading: Clear Book
+inline constexpr std::size_t type_at = 0;
+inline constexpr std::size_t reserved_at = 1;
+inline constexpr std::size_t timestamp_at = 2;
+inline constexpr std::size_t symbol_at = 10;
+}  // namespace clear_book
+}  // namespace iex
 
 enum class Activation : std::uint8_t { acc, linear, relu };
 struct LayerShape {
