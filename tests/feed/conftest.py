@@ -52,7 +52,7 @@ class Replayed:
         return [tuple(int(v) for v in row) for row in self.events[list(columns)].tolist()]
 
 
-def _book_after_every_message(feed: Any) -> Iterator[tuple[str, int, list[list[int]], list[list[int]]]]:
+def _book_after_every_message(feed: Any, *, arrays: bool = False) -> Iterator[tuple[str, int, Any, Any]]:
     """(symbol, seq, bids, asks) of the engine after each message that says something about a book."""
     engine = Engine(always_open=True)
     for events in feed.events():
@@ -62,8 +62,9 @@ def _book_after_every_message(feed: Any) -> Iterator[tuple[str, int, list[list[i
             engine.run_events(part)
             if np.isin(part["action"], BOOK_ACTIONS).any():
                 index = int(part["instrument"][-1])
-                bids, asks = engine.levels(index)
-                yield feed.instruments()[index].symbol, int(part["seq"][-1]), bids.tolist(), asks.tolist()
+                sides = engine.levels(index)
+                bids, asks = sides if arrays else (side.tolist() for side in sides)
+                yield feed.instruments()[index].symbol, int(part["seq"][-1]), bids, asks
     assert engine.integrity()["crossed"] == 0
 
 
@@ -81,8 +82,11 @@ def replayed() -> Callable[[Any], Replayed]:
 
 
 @pytest.fixture
-def book_after_every_message() -> Callable[[Any], Iterator[tuple[str, int, list[list[int]], list[list[int]]]]]:
-    """(symbol, seq, bids, asks) of the engine after each message of a feed that says something about a book."""
+def book_after_every_message() -> Callable[..., Iterator[tuple[str, int, Any, Any]]]:
+    """(symbol, seq, bids, asks) of the engine after each message of a feed that says something about a book.
+
+    The sides are lists of [price, size], best first, or `arrays` of them.
+    """
     return _book_after_every_message
 
 
