@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 
 from microrisk.core import Engine
 from microrisk.spec.records import EVENT, Action, Flag, Integrity
+
+sys.path.insert(0, str(Path(__file__).parent))  # the helpers of this folder (iex_bytes)
 
 BOOK_ACTIONS = (Action.MODIFY, Action.CLEAR)
 
