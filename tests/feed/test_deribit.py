@@ -92,6 +92,17 @@ def test_tickers(
     assert replayed(open_feed([write_capture(URL, messages)])).found == found
 
 
+def test_waiting_tickers_are_few_and_go_with_their_book(
+    write_capture: Callable[..., Path], replayed: Callable[[Any], Any]
+) -> None:
+    """A time far ahead holds the ones behind it up; they are left out, not kept for ever."""
+    ahead = [ticker(MS * 1000, *BEFORE), *(ticker(MS, *BEFORE) for _ in range(500))]
+    assert replayed(open_feed([write_capture(URL, [IMAGE, *ahead])])).found == {"quote_ok": 64}
+    jump = book("change", 110, 109, [], [])
+    run = replayed(open_feed([write_capture(URL, [IMAGE, ticker(MS, *AFTER), jump, IMAGE])]))
+    assert run.found == {"gap": 1, "invalidated": 1}
+
+
 def test_a_broken_chain(write_capture: Callable[..., Path], replayed: Callable[[Any], Any]) -> None:
     other = json.loads(json.dumps(IMAGE).replace(NAME, "OTHER"))
     jump = book("change", 110, 109, [["new", 0.0001, 1.0]], [])
