@@ -11,7 +11,7 @@ from benchmarks.measure import RECORDED
 from microrisk.evaluate.svg import Scale, figure, line, linear, number, path, rect, tag, text
 
 WIDE, TALL = 560, 330
-LEFT, RIGHT, TOP, BOTTOM = 56, 92, 34, 46
+LEFT, RIGHT, TOP, BOTTOM = 56, 92, 46, 46
 COLOURS = {"microrisk": "#0072b2", "itchcpp": "#d55e00", "itch-book": "#009e73"}
 """Okabe-Ito: told apart with every common colour deficiency; line styles differ too."""
 DASHES = {"microrisk": "none", "itchcpp": "7 3", "itch-book": "2 3"}
@@ -25,10 +25,12 @@ def chart(found: dict[str, Any]) -> str:
     """All curves, two a row: ns a message against x, both logarithmic; bars from the least to the greatest round."""
     curves = list(found["curves"].values())
     rows = math.ceil(len(curves) / 2)
-    body = [tag("style", _style()), rect(0, 0, 2 * WIDE, rows * TALL, "paper")]
+    body = [tag("style", _style()), rect(0, 0, 2 * WIDE, rows * TALL + 20, "paper")]
     for i, curve in enumerate(curves):
         body.append(tag("g", _panel(curve), transform=f"translate({WIDE * (i % 2)} {TALL * (i // 2)})"))
-    return figure(2 * WIDE, rows * TALL, "Nanoseconds a message against depth, names and live orders", *body)
+    note = "CPU ns a message, both axes logarithmic; bars: all rounds; band: from our least to twice that"
+    body.append(text(LEFT, rows * TALL + 6, note, "small"))
+    return figure(2 * WIDE, rows * TALL + 20, "Nanoseconds a message against depth, names and live orders", *body)
 
 
 def _style() -> str:
@@ -52,7 +54,8 @@ def _panel(curve: dict[str, Any]) -> str:
     y = _log(min(costs) / 1.15, max(costs) * 1.15, TALL - BOTTOM, TOP)
     ours = [p["engines"]["microrisk"]["cpu_ns"]["median"] for p in points]
     floor = min(ours)
-    out = [text(LEFT, 20, f"ns a message against {curve['label']}", "title")]
+    title, _, detail = curve["label"].partition(", ")
+    out = [text(LEFT, 18, f"{title[0].upper()}{title[1:]}", "title"), text(LEFT, 33, detail, "small")]
     out.append(
         rect(LEFT, y(2 * floor), WIDE - RIGHT - LEFT, y(floor) - y(2 * floor), "band", "ours: least to twice that")
     )

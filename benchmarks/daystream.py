@@ -9,7 +9,6 @@ independently, and where orders are placed (90 % within ten ticks of the best, t
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import dayflow as flow_
+from benchmarks.truth import beside, truth_of, write_truth
 
 Lifetime = Literal["published", "short", "long"]
 Refs = Literal["dense", "sparse"]
@@ -108,24 +108,16 @@ def day_stream(path: Path | str, **parameters: Any) -> dict[str, Any]:
     in five digits.
     """
     path, day = Path(path), Day(**parameters)
-    truth_path = path.with_name(path.name + ".json")
-    if path.exists() and truth_path.exists():
-        truth: dict[str, Any] = json.loads(truth_path.read_text())
+    if path.exists() and beside(path, ".json").exists():
+        truth = truth_of(path)
         same = truth["version"] == VERSION and truth["parameters"] == asdict(day)
         if same and truth["bytes"] == path.stat().st_size:
             return truth
     part = path.with_name(path.name + ".part")
     truth, best = _write(part, day)
-    np.save(path.with_name(path.name + ".best.npy"), best)
     part.replace(path)
-    truth_path.write_text(json.dumps(truth, indent=1) + "\n")
+    write_truth(path, truth, best)
     return truth
-
-
-def best_of(path: Path | str) -> NDArray[np.int64]:
-    """Final bests (symbols, 4): bid px, bid qty, ask px, ask qty in 1e-4 dollars and shares; 0, 0 = empty side."""
-    best: NDArray[np.int64] = np.load(Path(path).with_name(Path(path).name + ".best.npy"))
-    return best
 
 
 def targets(day: Day) -> NDArray[np.int64]:

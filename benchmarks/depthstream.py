@@ -9,7 +9,6 @@ under the ask side.
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 
 from benchmarks.dayflow import draw, put, unit
 from benchmarks.daystream import folder
+from benchmarks.truth import beside, truth_of, write_truth
 from microrisk.spec.messages import ITCH_BY_CODE
 
 Where = Literal["near", "uniform"]
@@ -111,14 +111,11 @@ def write_churn(buf, refs, sizes, held, messages, near, random, last, time):
 def cached_depth(levels: int, where: Where, messages: int, seed: int = 7) -> tuple[Path, dict[str, Any]]:
     """The stream in the folder of `daystream.folder`, made if it is not there; path and truth as `day_stream`'s."""
     path = folder() / f"depth-{levels}-{where}-{messages}-{seed}-v{VERSION}.itch"
-    truth_path = path.with_name(path.name + ".json")
-    if not truth_path.exists():
+    if not beside(path, ".json").exists():
         data, truth, best = depth_stream(levels, where, messages, seed)
         path.write_bytes(data)
-        np.save(path.with_name(path.name + ".best.npy"), best)
-        truth_path.write_text(json.dumps(truth, indent=1) + "\n")
-    found: dict[str, Any] = json.loads(truth_path.read_text())
-    return path, found
+        write_truth(path, truth, best)
+    return path, truth_of(path)
 
 
 def depth_stream(

@@ -28,7 +28,7 @@ class Rival(Protocol):
         """Those of live_orders, levels, shares and broken (what its checks found) that the engine can tell."""
 
     def bests(self, symbols: int) -> Bests | None:
-        """(symbols, 4): bid px, qty, ask px, qty as `daystream.best_of`, or None when the engine cannot tell."""
+        """(symbols, 4): bid px, qty, ask px, qty as `truth.best_of`, or None when the engine cannot tell."""
 
 
 class Microrisk:

@@ -13,9 +13,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.daystream import best_of
 from benchmarks.engines import ENGINES, check
 from benchmarks.measure import pin, status_kb, timed
+from benchmarks.truth import best_of, truth_of
 
 
 def run(engine: str, path: Path, split: int = 0) -> dict[str, Any]:
@@ -35,8 +35,7 @@ def run(engine: str, path: Path, split: int = 0) -> dict[str, Any]:
         held[0].feed(parts[0])
     found: dict[str, Any] = timed(work)
     found["memory_kb"] = status_kb("VmHWM")["VmHWM"] - before
-    truth = json.loads(path.with_name(path.name + ".json").read_text())
-    found["compared"] = check(held[0], truth, best_of(path))
+    found["compared"] = check(held[0], truth_of(path), best_of(path))
     return found
 
 

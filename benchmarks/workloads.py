@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.daystream import LIVES, REFS, best_of, cached_day, day_stream
+from benchmarks.daystream import LIVES, REFS, cached_day, day_stream
+from benchmarks.truth import best_of
 from microrisk.spec.messages import ITCH_BY_CODE, Message
 
 __all__ = ["Workload", "best_of", "cached_day", "day_stream", "itch_stream", "wire_dtype"]

@@ -190,6 +190,16 @@ class Engine:
     def take_views(self) -> Records: ...
     def record_depth(self, depth: int) -> None:
         """An image of `depth` levels a side whenever one of them changed (on LAST, outside a snapshot)."""
+    def record_samples(self, depth: int, every_ns: int) -> None:
+        """Images as of the multiples of `every_ns` of the core's clock, of instruments whose first levels changed.
+
+        The book counts as it was after the last complete event at or before that time; one more sample at `finish`.
+        Takes the place of `record_depth`; the rows go to Table("samples").
+        """
+    def record_prints(self) -> None:
+        """Every execution and trade that counts as volume, for Table("trades")."""
+    def record_deeds(self) -> None:
+        """Every event but NONE and STATE, with what the book knew about its order before it, for Table("events")."""
     def take_depth(self) -> tuple[Records, NDArray[np.int64]]:
         """BBO rows (n) and levels (n, bid/ask, depth, px/qty); NULL_PX and 0 beyond the last level."""
     def watch(
@@ -264,6 +274,35 @@ class Engine:
         """Whether the instrument's book is marked as not to be trusted."""
     def reset_book(self, instrument: int) -> None:
         """Empty the book and take the mark off."""
+
+class Naming:
+    """Instrument numbers to places in a table's dictionary of names, and to the unit of their prices."""
+
+    def __init__(self) -> None: ...
+    def set(self, instrument: int, place: int, px_exp: int) -> None:
+        """Prices are px * 10**-px_exp; IndexError for an exponent outside -9..27 or an impossible number."""
+
+class Table:
+    """What an engine records, as the pages of a Parquet file: prices in 1e-9, nulls for what is not there.
+
+    Parameters
+    ----------
+    what : bbo, book, samples, trades or events; columns as `microrisk.pipeline.tables.SCHEMAS` says
+    naming : of the instruments
+    """
+
+    def __init__(self, what: str, naming: Naming) -> None: ...
+    def drain(self, engine: Engine) -> list[int]:
+        """Take what the engine has recorded; or take nothing and say which instruments have no name yet."""
+    @property
+    def rows(self) -> int:
+        """Rows of the row group in the making."""
+    def end_pages(self) -> None:
+        """Put the rest of the row group into pages."""
+    def pages(self) -> list[tuple[int, int, int, bytes]]:
+        """Hand over finished pages: column, encoding (parquet.thrift), values with nulls, body before compression."""
+    def end_group(self, is_unsigned: list[bool]) -> list[tuple[bytes, int, int | None, int | None, int]]:
+        """Of each column: PLAIN INT64 dictionary, its entries, smallest and largest value, nulls; then begin anew."""
 
 def latency_edges() -> NDArray[np.uint64]:
     """Smallest ns of each bucket of the latency histogram; the last bucket has no upper end."""

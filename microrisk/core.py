@@ -29,6 +29,8 @@ IexCapture = _core.IexCapture
 IexDecoder = _core.IexDecoder
 ItchDecoder = _core.ItchDecoder
 MoldCapture = _core.MoldCapture
+Naming = _core.Naming
+Table = _core.Table
 latency_edges = _core.latency_edges
 paced_edges = _core.paced_edges
 run_paced = _core.run_paced
@@ -44,6 +46,8 @@ __all__ = [
     "IexDecoder",
     "ItchDecoder",
     "MoldCapture",
+    "Naming",
+    "Table",
     "check_abi",
     "latency_edges",
     "paced_edges",

@@ -20,12 +20,12 @@ class HeldCaptures {
   Captures& get() noexcept { return captures_; }
 
   double progress() const noexcept {
-    double read = 0, size = 1;
+    double read = 0, size = 0;
     for (const Capture& c : captures_.all()) {
       read += static_cast<double>(c.offset());
       size += static_cast<double>(c.size());
     }
-    return read / size;
+    return size > 0 ? read / size : 1.0;
   }
 
   py::list counters() const {

@@ -237,6 +237,8 @@ Encoding Column::put_values(std::uint64_t codes, Body& out) {
     bits.end();
     return Encoding::PLAIN;
   }
+  // indices into an empty dictionary are more than readers can be asked to take
+  if (kind_ == Kind::REPEATED && held_ == 0) return Encoding::PLAIN;
   if (kind_ == Kind::RISING) {
     note(values_.data(), held_);
     put_delta(values_.data(), held_, out);

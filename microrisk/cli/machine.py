@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
-from microrisk.cli.console import Exit, narrate, register, say, say_json, table, tell
-from microrisk.cli.read import Json
+from microrisk.cli.bench_view import say_bench
+from microrisk.cli.console import Exit, narrate, progress, register, say, say_json, table, tell
+from microrisk.cli.read import PLAIN, Json, Reading
 
 
 def demo(
@@ -106,33 +107,49 @@ def _say_doctor(facts: dict[str, Any]) -> None:
 def bench(
     *,
     input_: Annotated[
-        list[Path] | None, Parameter(name="--input", negative="", help="A recording of your own.")
+        list[Path] | None, Parameter(name="--input", negative="", help="A recording of your own; may be repeated.")
     ] = None,
+    reading: Reading = PLAIN,
     model: str | None = None,
     repeats: int = 3,
+    messages: int | None = None,
+    paced_seconds: float = 4.0,
+    rivals: Annotated[bool, Parameter(negative="--no-rivals")] = True,
     json: Json = False,
 ) -> int:
-    """Measure each stage on this machine, over a generated stream or your own recording.
+    """Measure each stage on this machine, beside the rivals that are installed, over a generated stream or your own.
+
+    Every contender runs once in each round; a figure is the median of the rounds. Answers (resting orders, best prices
+    at the end) are compared where a rival has one. Compressed input is unpacked once, into the folder for temporary
+    files (TMPDIR).
 
     Parameters
     ----------
     model
         Whose heads are timed; the speed does not depend on it.
     repeats
-        The fastest of these counts.
+        Rounds, behind a first one that is not counted.
+    messages
+        Only the first so many of an ITCH file.
+    paced_seconds
+        Length of each paced replay (10, 50 and 90 % of capacity, with and without scoring); 0 = none.
+    rivals
+        Whether other packages take part.
     """
     from microrisk.pipeline.bench import bench as run
 
-    result = run(tuple(map(str, input_ or ())), model=model, repeats=repeats)
+    source = reading.source(input_ or [])
+    with progress("bench") as bar:
+        result = run(
+            source, model=model, repeats=repeats, messages=messages, paced_seconds=paced_seconds, rivals=rivals,
+            progress=bar,
+        )  # fmt: skip
+    for line in (*result["notices"], *(f"answers differ: {d}" for d in result["disagreements"])):
+        tell(f"notice: {line}")
     if json:
         say_json(result)
-        return Exit.OK
-    say(f"{result['machine']['cpu']}, {result['machine']['cores']} cores; input {result['input']}")
-    cells = [[f["stage"], f"{f['millions_per_second']:.2f} M {f['unit']}/s", f"{f['ns_each']:.0f} ns",
-              f"{f['items']:,}", f"{f['spread']:.2f}"] for f in result["figures"]]  # fmt: skip
-    table("stages (fastest run)", ["stage", "rate", "each", "items", "slowest/fastest"], cells)
-    lat = ", ".join(f"{k} {v:,.0f}" for k, v in result["tick_to_alert_ns"].items() if k != "messages")
-    say(f"message in memory to alarm decision, ns: {lat}")
+    else:
+        say_bench(result)
     return Exit.OK
 
 
@@ -143,7 +160,8 @@ EXAMPLES: dict[Callable[..., int], tuple[str, ...]] = {
     ),
     bench: (
         "microrisk bench",
-        "microrisk bench --input day.itch --json",
+        "microrisk bench --input 12302019.NASDAQ_ITCH50.gz --messages 20000000",
+        "microrisk bench --input day.itch --repeats 5 --json",
     ),
     doctor: (
         "microrisk doctor",

@@ -59,6 +59,9 @@ def replay(
     bbo: Path | None = None,
     book: Path | None = None,
     depth: int = 10,
+    every: str = "change",
+    trades: Path | None = None,
+    events: Path | None = None,
     orders: Path | None = None,
     strict: Annotated[bool, Parameter(negative="")] = False,
     json: Json = False,
@@ -73,15 +76,26 @@ def replay(
         Parquet of every change of the first --depth levels.
     depth
         Levels a side of --book.
+    every
+        When --book has a row: change, or a time such as 100ms, 1s, 250us (the state at its multiples, if it changed).
+    trades
+        Parquet of every trade.
+    events
+        Parquet of every order event, with the side, price and size that the book knew.
     orders
         Parquet of the orders that rest at the end.
     strict
         Exit with 3 when a hard count (gap, malformed, crossed, ...) is not zero.
     """
+    from microrisk.cli.durations import every as every_ns
     from microrisk.pipeline import replay as run
 
+    source, ns = reading.source(inputs), every_ns(every)
     with progress("replay") as bar:
-        result = run(reading.source(inputs), bbo=bbo, book=book, depth=depth, orders=orders, progress=bar)
+        result = run(
+            source, bbo=bbo, book=book, depth=depth, every_ns=ns, trades=trades, events=events, orders=orders,
+            progress=bar,
+        )  # fmt: skip
     _integrity(result)
     if json:
         say_json(result.to_json())
@@ -223,6 +237,9 @@ def convert(
     *,
     to: Literal["itch50", "lobster", "parquet"],
     out: Path,
+    types: str = "bbo,trades,events",
+    depth: int = 10,
+    every: str = "change",
     reading: Reading = PLAIN,
     json: Json = False,
 ) -> int:
@@ -234,11 +251,20 @@ def convert(
         itch50 (one file), lobster (a folder), parquet (a catalog data/<type>/<INSTRUMENT.VENUE>/...).
     out
         File or folder to write.
+    types
+        Of a parquet catalog: some of bbo, trades, events, book.
+    depth
+        Levels a side of its book.
+    every
+        When its book has a row: change, or a time such as 100ms.
     """
-    from microrisk.pipeline import convert as run
+    from microrisk.cli.durations import every as every_ns
+    from microrisk.pipeline.interchange import Shape
+    from microrisk.pipeline.interchange import convert as run
 
+    shape = Shape(tuple(types.split(",")), depth, every_ns(every))
     with progress("convert") as bar:
-        result = run(reading.source(inputs), to=to, out=out, progress=bar)
+        result = run(reading.source(inputs), to=to, out=out, shape=shape, progress=bar)
     _integrity(result)
     if json:
         say_json(result.to_json())
@@ -250,7 +276,8 @@ def convert(
 
 EXAMPLES: dict[Callable[..., int], tuple[str, ...]] = {
     replay: (
-        "microrisk replay day.itch.gz --bbo bbo.parquet",
+        "microrisk replay day.itch.gz --bbo bbo.parquet --trades trades.parquet",
+        "microrisk replay day.itch.gz --book depth.parquet --depth 10 --every 100ms",
         "microrisk replay messages.json.gz --snapshot level3.json.gz --orders orders.parquet",
         "microrisk replay esh4.mbo.dbn.zst --strict --json",
     ),
@@ -264,7 +291,7 @@ EXAMPLES: dict[Callable[..., int], tuple[str, ...]] = {
     ),
     convert: (
         "microrisk convert messages.json.gz --snapshot level3.json.gz --to itch50 --out btc.itch",
-        "microrisk convert day.itch.gz --to parquet --out catalog/",
+        "microrisk convert day.itch.gz --to parquet --types bbo,book --depth 5 --every 1s --out catalog/",
     ),
 }
 

@@ -111,18 +111,24 @@ class Feed(Protocol):
 class ChunkFeed:
     """Shared body of the feeds that decode in Python: a subclass gives `_chunk`.
 
+    Two more things a feed may say of itself: `crossing_excluded`, whether the venue's rules exclude a crossed book at
+    the end of an event (else `crossed` is counted and is not hard), and `told`, findings with the EVENT that names the
+    order.
+
     `_chunk` returns the next EVENT array (it may be empty) or None at the end of the input, and reports what it found
     through `_find`. An input without one whole message ends in FeedError.
     """
 
     format = ""
     venue_always_open = False
+    crossing_excluded = True
     mask = 0
 
     def __init__(self) -> None:
         self.messages = 0
         self.synthetic = 0
         self.notices: list[str] = []
+        self.told: list[tuple[Integrity, Any]] = []
         self._findings: dict[tuple[int, int], int] = {}
         self._placed: list[tuple[int, int, int, int]] = []
 

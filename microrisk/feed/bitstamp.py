@@ -217,7 +217,6 @@ class BitstampFeed(L2Feed[Pair]):
 
     def __init__(self, capture: Capture, venue: str | None, image: Book | None = None) -> None:
         super().__init__(capture, venue)
-        self.told: list[tuple[Integrity, np.void]] = []
         self._first_image = image
         self._of_orders: list[tuple[int, Output]] = []
         self._channels: defaultdict[str, set[str]] = defaultdict(set)

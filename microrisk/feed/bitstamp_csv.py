@@ -188,7 +188,6 @@ class BitstampCsvFeed(ChunkFeed):
 
     def __init__(self, sources: Sequence[Source], venue: str, finder: StaleFinder | None = None) -> None:
         super().__init__()
-        self.told: list[tuple[Integrity, Any]] = []
         self._sources = list(sources)
         self._meta = find_meta(sources)
         self._instrument = self._named(venue)

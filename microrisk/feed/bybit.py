@@ -181,7 +181,7 @@ class BybitFeed(UnnumberedFeed[BybitProduct]):
     def _sent(self, line: Line) -> None:
         try:
             asked = _REQUEST.decode(line.body)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, ValueError):
             return
         if asked.op == "subscribe":
             self._unconfirmed.update(asked.args)
@@ -297,10 +297,13 @@ class BybitFeed(UnnumberedFeed[BybitProduct]):
             held = product.held[side]
             held.difference_update(px for px, qty in rows if not qty)
             held.update(px for px, qty in rows if qty)
-            end = (min(held) if side == _BID else max(held)) if len(held) >= depth else None
-            for px, qty in rows:
-                pushed = not qty and end is not None and (px - end) * side < 0
-                self._put(side, [(px, qty)], PUSHED_OUT if pushed else 0)
+            gone = [px for px, qty in rows if not qty]
+            pushed: list[Level] = []
+            if gone and len(held) >= depth:
+                end = min(held) if side == _BID else max(held)
+                pushed = [(px, 0) for px in gone if (px - end) * side < 0]
+            self._put(side, pushed, PUSHED_OUT)
+            self._put(side, [row for row in rows if row not in pushed] if pushed else rows, 0)
         self._close(product, stamp, start)
         self._check_depth(product, stamp, depth)
 

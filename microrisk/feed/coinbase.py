@@ -27,6 +27,8 @@ import msgspec
 
 from microrisk.errors import FeedError, UsageError
 from microrisk.feed.base import CHUNK_EVENTS, ChunkFeed, Events, Instrument, empty_events, instrument, venue_of
+from microrisk.feed.capture import Capture
+from microrisk.feed.coinbase_level2 import is_level2, open_capture
 from microrisk.feed.interning import Interner
 from microrisk.feed.open import CHUNK, Source, Stream
 from microrisk.feed.text import iso_ns, to_units
@@ -103,7 +105,12 @@ class _Product:
 def open_sources(
     sources: Sequence[Source], *, date: str | None, venue: str | None, snapshot: Source | None
 ) -> ChunkFeed:
-    """The feed of message files in order; `date` is not needed, the messages carry full times."""
+    """The feed of message files in order; `date` is not needed, the messages carry full times.
+
+    Recordings of the level2 channel (they begin with its images) have a module of their own.
+    """
+    if sources and is_level2(sources[0]):
+        return open_capture(Capture(sources), venue=venue, snapshot=snapshot)
     return CoinbaseFeed(sources, venue_of(venue, "COINBASE"), snapshot)
 
 

@@ -18,6 +18,7 @@ HOSTS = {
     "bitfinex.com": "microrisk.feed.bitfinex",
     "bitmex.com": "microrisk.feed.bitmex",
     "deribit.com": "microrisk.feed.deribit",
+    "coinbase.com": "microrisk.feed.coinbase_level2",
     "kraken.com": "microrisk.feed.kraken",
 }
 """Domain -> module with `open_capture(capture, *, venue, snapshot)`; see l2.py."""

@@ -48,6 +48,8 @@ _QUIET = frozenset(
     }
 )
 """Channels without book or trades."""
+QUOTES_KEPT = 64
+"""Tickers of a product that wait at most; older ones are left out (times that run backwards or far ahead)."""
 SETTLE_MS = 1000
 """A ticker is settled when the venue's clock has gone on by this much and no change came."""
 
@@ -137,7 +139,7 @@ class DeribitProduct(Product):
         super().__init__(index, name)
         self.last = self.ms = 0
         self.levels: dict[int, dict[int, int]] = {_BID: {}, _ASK: {}}
-        self.quotes: deque[Quote] = deque()
+        self.quotes: deque[Quote] = deque(maxlen=QUOTES_KEPT)
 
     def best(self) -> Best:
         """The book's best prices and amounts."""
@@ -188,6 +190,11 @@ class DeribitFeed(L2Feed[DeribitProduct]):
         elif channel not in _QUIET:
             self._find(Integrity.unknown_type)
 
+    def invalidate(self, product: Product, kind: Integrity, stamp: Stamp, why: str) -> None:
+        """The tickers that wait go with the book."""
+        self._by_symbol[product.name].quotes.clear()
+        super().invalidate(product, kind, stamp, why)
+
     # -- book ---------------------------------------------------------------------------------------------------
 
     def _book(self, line: Line, name: str, data: msgspec.Raw) -> None:
@@ -213,7 +220,6 @@ class DeribitFeed(L2Feed[DeribitProduct]):
         elif book.prev_change_id != product.last:
             broken = f"change {book.change_id} follows {book.prev_change_id}, the book is at {product.last}"
             self.invalidate(product, Integrity.gap, stamp, broken)
-            product.quotes.clear()
         else:
             self._settle(product, book.timestamp)
             self.update(product, stamp, bids, asks)
@@ -269,8 +275,9 @@ class DeribitFeed(L2Feed[DeribitProduct]):
 
     def _end(self) -> None:
         for product in self._by_symbol.values():
-            product.quotes = deque(q for q in product.quotes if q.met or q.ms <= product.ms or q.best == product.best())
-            self._settle(product, 1 << 63)
+            told = [q for q in product.quotes if q.met or q.ms <= product.ms or q.best == product.best()]
+            product.quotes = deque(told)
+            self._settle(product, 1 << 64)
 
     # -- trades -------------------------------------------------------------------------------------------------
 

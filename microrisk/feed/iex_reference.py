@@ -11,14 +11,13 @@ import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from microrisk.feed.pcap import Datagram, iter_udp
-from microrisk.feed.reference import Value, to_array
-from microrisk.spec.iex import DEEP_PLUS, SALE_CROSS, SEGMENT, SEGMENT_VERSION, by_code
+from microrisk.feed.reference import Value
+from microrisk.spec.iex import DEEP_PLUS, IEX, SALE_CROSS, SEGMENT, SEGMENT_VERSION, by_code
 from microrisk.spec.messages import Message
 from microrisk.spec.records import EVENT, Action, FeedId, Flag, TradingState
 from microrisk.spec.units import NS_PER_S, NULL_TS, Side
@@ -35,16 +34,18 @@ SIDES = {"8": Side.BID, "5": Side.ASK}
 MAX_SEQUENCE = 2**63 - 1
 
 
-@cache
 def _struct(layout: Message) -> struct.Struct:
     """The layout in the language of the struct module: little-endian, without padding."""
     codes = {("u", 1): "B", ("u", 2): "H", ("u", 4): "I", ("u", 8): "Q", ("i", 8): "q"}
     return struct.Struct("<" + "".join(codes.get((f.kind, f.size), f"{f.size}s") for f in layout.fields))
 
 
+_STRUCTS = {layout.name: _struct(layout) for layout in (SEGMENT, *(m.layout for m in IEX))}
+
+
 def decode_fields(data: bytes, layout: Message) -> Fields:
     """All fields of a message or header that is long enough: integers, and text without its padding."""
-    values = zip(layout.fields, _struct(layout).unpack_from(data), strict=True)
+    values = zip(layout.fields, _STRUCTS[layout.name].unpack_from(data), strict=True)
     return {f.name: v if isinstance(v, int) else v.decode("latin-1").rstrip(" " * (f.kind == "a")) for f, v in values}
 
 
@@ -302,9 +303,12 @@ def _cross(f: Fields) -> int:
     return Flag.CROSS if int(f["flags"]) & SALE_CROSS else 0
 
 
+_BLANK = dict.fromkeys(EVENT.names or (), 0) | {"feed": int(FeedId.IEX)}
+
+
 def _event(action: Action, flags: int = 0, **values: Value) -> Event:
-    event = dict.fromkeys(EVENT.names or (), 0)
-    event.update(feed=FeedId.IEX, action=action, flags=flags)
+    """An event without times and instrument; its keys stand in the order of EVENT."""
+    event = _BLANK | {"action": int(action), "flags": int(flags)}
     # an id is 64 bits on the wire, signed or not
     event.update({name: int(v) % 2**64 if name in ("order_id", "ref") else int(v) for name, v in values.items()})
     return event
@@ -319,4 +323,4 @@ def to_events(
     for datagram in heapq.merge(*map(iter_udp, captures), key=lambda d: d.ts):
         for block in reader.datagram(datagram):
             events += decoder.block(block)
-    return to_array(events), reader, decoder
+    return np.array([tuple(e.values()) for e in events], EVENT), reader, decoder

@@ -207,15 +207,18 @@ class KrakenFeed(L2Feed[KrakenBook]):
     def _array(self, line: Line) -> None:
         """A book message in one step; whatever does not fit that shape is taken apart first."""
         try:
-            _, *parts, channel, pair = _BOOK1.decode(line.body)
+            _, *members, channel, pair = _BOOK1.decode(line.body)
             depth = _DEPTH_OF[channel]  # type: ignore[index]
-            product = self._product(pair)  # type: ignore[arg-type]
+            parts = [p for p in members if isinstance(p, Part)]
+            if len(parts) < len(members) or not isinstance(pair, str):
+                raise ValueError("not the members of a book message")
+            product = self._product(pair)
         except (msgspec.ValidationError, ValueError, KeyError, TypeError):
             self._other_array(line)
             return
         try:
             product.depth = depth
-            self._book1(product, parts, line)  # type: ignore[arg-type]
+            self._book1(product, parts, line)
         except ValueError as why:
             self.spoil(product, line, why)
 

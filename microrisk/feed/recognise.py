@@ -56,7 +56,11 @@ def recognise_bytes(head: bytes) -> str | None:
 
 
 def _capture_format(head: bytes) -> str | None:
-    """The format of the first datagrams of a capture that look like one."""
+    """The format of the first datagrams of a capture that look like one.
+
+    Packets without messages are those of many venues; a capture that begins with more of them than `head` holds is
+    taken for ITCH, one that has nothing else for none.
+    """
     found = None
     try:
         for datagram in iter_udp(head):
@@ -65,7 +69,7 @@ def _capture_format(head: bytes) -> str | None:
             sure = _is_mold_itch(datagram.payload)
             if sure:
                 return "itch50"
-            found = "itch50" if sure is None else found
+            found = "itch50" if sure is None and len(head) >= HEAD else found
     except FeedError:
         return None
     return found

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 AFTER_NS = 1_000_000_000
 """An accusation must have stood this long. A recorder's lag is some 80 ms, at most 600 ms, in that recording."""
-WITNESSES = 3
+WITNESSES = 20
 """Different orders that must have rested beyond the price."""
 
 
@@ -122,7 +122,7 @@ class StaleFinder:
         stale = [
             order
             for order, case in self._accused.items()
-            if now - case.since >= self._after_ns and len(case.ever) >= self._witnesses
+            if now - case.since >= self._after_ns and len(case.ever - self._accused.keys()) >= self._witnesses
         ]
         for order in stale:
             del self._accused[order]

@@ -228,11 +228,12 @@ class Series:
         self._books: dict[int, Book] = {}
         self._seq = 0
         self._width, self._cells = kind.width, kind.cells()
+        self._incremental = kind.name == "incremental_book_L2"
         self._decode: Callable[[int, Fields], Message] = {0: self._trade}.get(kind.depth, self._image)
 
     def __iter__(self) -> Iterator[Message]:
         rows = self._rows()
-        if self.kind.name != "incremental_book_L2":
+        if not self._incremental:
             return map(self._one, rows)
         return chain.from_iterable(self._groups(key, list(same)) for key, same in groupby(rows, _together))
 
@@ -272,7 +273,7 @@ class Series:
                 return Message(time_ns(cells[3]), [], [(Integrity.skipped, 1, index, "")], 1)
             return self._decode(index, cells)
         except (ValueError, OverflowError) as why:
-            if index in self._books:
+            if index in self._books and not self._incremental:
                 self._books[index].shown = False
             return self._bad(index, why)
 

@@ -1,70 +1,105 @@
-"""bench: how fast each stage of the spine is on this machine, over the same input, with the latency of the fastest run.
+"""bench: how fast each stage of the spine is on this machine, over the user's own recording or a generated one.
 
-Every stage reads the recording from its file (from the page cache after the first time) and contains the ones before
-it, except `heads`, which is timed alone on the codes of this very input. Time runs from the first byte to the last
-result; opening files, reading a model and loading kernels come before it.
+Contenders take turns: a round runs each once, ours beside the rivals that are installed and read this format, after a
+first round that fills caches and compares answers. A figure is the median of the rounds, a ratio the median of the
+ratios inside the rounds, so that a machine that slows down slows both sides. Rivals get their bytes ready in memory;
+ours reads the file (from the page cache). No process is pinned.
 """
 
 from __future__ import annotations
 
 import os
 import platform
+import statistics
 import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from microrisk.errors import MicroriskError, UsageError
+from microrisk.pipeline.bench_input import Input, prepare
+from microrisk.pipeline.bench_latency import SECONDS as PACED_SECONDS
+from microrisk.pipeline.bench_latency import latency
+from microrisk.pipeline.bench_memory import memory
+from microrisk.pipeline.bench_rivals import Lazy, find_rivals
+from microrisk.pipeline.bench_stages import OURS, Contender, Done, Stages, quantiles
+from microrisk.pipeline.spine import Progress, Source
+from microrisk.pipeline.watch import named
 
-from microrisk.pipeline.scoring import Heads
-from microrisk.pipeline.spine import Source, Spine
-from microrisk.pipeline.watch import Stage, named
+__all__ = ["bench", "generated", "quantiles"]
 
-SEED, SECONDS = 7, 1800.0
+SEED, SIMULATED_SECONDS = 7, 1800.0
 """The generated stream: half an hour of one simulated instrument."""
-QUANTILES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+SHORT = 200_000
+"""Messages below which start-up shows in the figures."""
+SHOWN = 5
+"""Disagreements that are listed."""
 
 
-@dataclass(frozen=True)
-class Figure:
-    """One stage: `items` in the fastest of the repeats; `spread` is slowest over fastest."""
+def bench(
+    inputs: Sequence[str] | Source = (),
+    *,
+    model: str | Path | None = None,
+    repeats: int = 3,
+    messages: int | None = None,
+    paced_seconds: float = PACED_SECONDS,
+    rivals: bool = True,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Figures of the user's own recording, or of a generated one; plain types only.
 
-    stage: str
-    unit: str
-    items: int
-    seconds: float
-    spread: float
-
-    def to_json(self) -> dict[str, Any]:
-        """With rate and time of one item."""
-        rate = self.items / self.seconds if self.seconds else 0.0
-        each = self.seconds * 1e9 / self.items if self.items else 0.0
-        return asdict(self) | {"millions_per_second": round(rate / 1e6, 3), "ns_each": round(each, 1)}
-
-
-def bench(inputs: tuple[str, ...] = (), *, model: str | Path | None = None, repeats: int = 3) -> dict[str, Any]:
-    """Figures of the user's own recording, or of a generated one; plain types only."""
-    with tempfile.TemporaryDirectory(prefix="microrisk-bench-") as folder:
-        source = Source(inputs) if inputs else generated(Path(folder), SEED, SECONDS)
+    Parameters
+    ----------
+    inputs : files that continue each other, or a Source; none = a simulated session
+    model : whose tables and heads are timed
+    repeats : rounds behind the first, which is not counted
+    messages : only the first so many, of an ITCH file
+    paced_seconds : length of each paced replay; 0 = none
+    rivals : whether other packages take part
+    """
+    if repeats < 1:
+        raise UsageError(f"--repeats {repeats}: at least one")
+    with tempfile.TemporaryDirectory(prefix="microrisk-bench-") as name:
+        folder = Path(name)
+        source = inputs if isinstance(inputs, Source) else Source(tuple(inputs))
+        made = f"generated: simulator seed {SEED}, {SIMULATED_SECONDS:.0f} s, ITCH 5.0"
+        shown: Any = list(source.inputs) if source.inputs else made
+        given = prepare(source if source.inputs else generated(folder, SEED, SIMULATED_SECONDS), folder, messages)
         weights, facts = named(model)
-        runs = _Runs(source, weights)
-        figures = [
-            _timed("parse", "messages", repeats, runs.parse),
-            _timed("parse + books", "messages", repeats, runs.books),
-            _timed("parse + books + features", "messages", repeats, runs.features),
-            _timed("heads alone", "rows", repeats, runs.heads),
-            _timed("whole spine", "messages", repeats, runs.spine),
-        ]
-    return {
-        "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
-        "input": list(source.inputs) if inputs else f"generated: simulator seed {SEED}, {SECONDS:.0f} s, ITCH 5.0",
-        "model": facts["name"],
-        "figures": [f.to_json() for f in figures],
-        "tick_to_alert_ns": runs.latency,
-    }
+        stages = Stages(given, weights, folder)
+        contenders, notices = stages.contenders(), list(given.notices)
+        if rivals:
+            others, missing = find_rivals(given, folder)
+            contenders, notices = contenders + others, notices + missing
+        race = _Race(contenders, notices, progress)
+        race.run(repeats)
+        if race.longest < SHORT:
+            notices.append(f"{race.longest:,} messages: too short for steady figures")
+        result = {
+            "machine": {"cpu": _cpu(), "cores": os.cpu_count(), "python": platform.python_version()},
+            "input": shown,
+            "format": given.format,
+            "bytes": sum(p.stat().st_size for p in given.files),
+            "model": facts["name"],
+            "repeats": repeats,
+            "figures": race.figures(),
+            "tick_to_alert_ns": stages.latency,
+            "agreement": race.agreement,
+            "disagreements": race.disagreements,
+            "memory": memory(given.source),
+        }
+        result["latency"] = _paced(given, weights, paced_seconds, notices)
+        return result | {"notices": notices}
+
+
+def _paced(given: Input, weights: Any, seconds: float, notices: list[str]) -> dict[str, Any] | None:
+    if seconds <= 0:
+        return None
+    if given.itch is None:
+        notices.append("paced latency is measured on a single length-prefixed ITCH file only")
+        return None
+    return latency(given, weights, seconds=seconds)
 
 
 def generated(folder: Path, seed: int, seconds: float) -> Source:
@@ -77,80 +112,143 @@ def generated(folder: Path, seed: int, seconds: float) -> Source:
     return Source((str(path),), format="itch50", date="2025-01-06")
 
 
-Done = tuple[int, float]
+@dataclass
+class _Times:
+    """What a contender did in the rounds that count."""
+
+    contender: Contender
+    items: int = 0
+    seconds: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+    answer: dict[str, Any] = field(default_factory=dict)
+
+    def each_ns(self, clock: str = "seconds") -> list[float]:
+        """Time of one item in each round, of `seconds` or `cpu`."""
+        times: list[float] = getattr(self, clock)
+        return [s * 1e9 / self.items for s in times] if self.items else []
 
 
-class _Runs:
-    """One method a stage; each returns how many items it did and in how many seconds."""
+class _Race:
+    """Rounds of all contenders; a rival that fails drops out with a notice, ours may not fail.
 
-    def __init__(self, source: Source, weights: Any) -> None:
-        self._source, self._weights = source, weights
-        self._codes: NDArray[np.int8] = np.zeros((0, 32), np.int8)
-        self.latency: dict[str, float] = {}  # of the fastest run of `spine`: the same run as its rate
-        self._fastest = 0.0
+    Attributes
+    ----------
+    agreement : pairs whose answers were compared and are equal
+    disagreements : what differs, in words
+    """
 
-    def parse(self) -> Done:
-        """Bytes to events."""
-        feed = self._source.open()
-        start = time.perf_counter()
-        for _ in feed.events():
-            pass
-        return feed.messages, time.perf_counter() - start
+    def __init__(self, contenders: Sequence[Contender], notices: list[str], progress: Progress | None) -> None:
+        self._times = [_Times(c) for c in contenders]
+        self._notices, self._progress = notices, progress
+        self.agreement: list[str] = []
+        self.disagreements: list[str] = []
 
-    def books(self) -> Done:
-        """Bytes to books."""
-        spine = Spine(self._source)
-        for _ in spine.chunks():
-            pass
-        return spine.feed.messages, spine.seconds
+    def run(self, repeats: int) -> None:
+        """A round that does not count, then `repeats` that do."""
+        done, total = 0, (repeats + 1) * len(self._times)
+        for turn in range(repeats + 1):
+            for times in list(self._times):
+                found = self._once(times, check=turn == 0)
+                if found is not None and turn == 0:
+                    times.items, times.answer = found.items, found.answer
+                elif found is not None:
+                    times.seconds.append(found.seconds)
+                    times.cpu.append(found.cpu)
+                done += 1
+                if self._progress is not None:
+                    self._progress(done / total, done)
+            if turn == 0:
+                self._compare()
 
-    def features(self) -> Done:
-        """Bytes to codes; keeps them for `heads`."""
-        spine = Spine(self._source)
-        kept = [rows["codes"].copy() for rows in Stage(spine, self._weights).chunks()]
-        self._codes = np.concatenate(kept)
-        return spine.feed.messages, spine.seconds
+    @property
+    def longest(self) -> int:
+        """Messages of the input."""
+        return max((t.items for t in self._times if t.contender.who == OURS), default=0)
 
-    def heads(self) -> Done:
-        """Codes to heads, in one call."""
-        from microrisk.core import Heads as CoreHeads
+    def _once(self, times: _Times, *, check: bool) -> Done | None:
+        c = times.contender
+        if c.who == OURS:
+            return c.run(check)
+        try:
+            return c.run(check)
+        except MicroriskError:
+            raise
+        except Exception as error:  # a rival may fail in any way on a user's file: that is a result, not our end
+            self._notices.append(f"{c.who} ({c.figure}) dropped out: {type(error).__name__}: {error}")
+            self._times.remove(times)
+            return None
 
-        heads = CoreHeads(self._weights.heads_tensors())
-        start = time.perf_counter()
-        heads.score(self._codes)
-        return len(self._codes), time.perf_counter() - start
+    def _compare(self) -> None:
+        ours = next((t.answer for t in self._times if t.contender.who == OURS and "best" in t.answer), {})
+        for times in self._times:
+            if times.contender.who != OURS:
+                self._one(ours, times)
 
-    def spine(self) -> Done:
-        """Bytes to alarms, one event at a time, with the latency of each message taken on the way."""
-        from microrisk.core import latency_edges
+    def _one(self, ours: dict[str, Any], times: _Times) -> None:
+        who = f"{times.contender.who} ({times.contender.figure})"
+        theirs = dict(times.answer)
+        best = theirs.get("best")
+        if isinstance(best, Lazy):
+            theirs["best"] = best.ask(ours.get("best", {}))
+        equal = []
+        for key in sorted(theirs.keys() & ours.keys()):
+            wrong = _differences(key, ours[key], theirs[key])
+            self.disagreements += [f"{who}: {w}" for w in wrong]
+            equal += [] if wrong else [_told(key, ours[key])]
+        if equal:
+            self.agreement.append(f"{who}: {', '.join(equal)}")
 
-        spine = Spine(self._source)
-        spine.engine.latency(True)
-        heads = Heads("cpu", self._weights, spine.feed.mask)
-        for _ in Stage(spine, self._weights, heads.engine_heads).chunks():
-            pass
-        if not self.latency or spine.seconds < self._fastest:
-            self._fastest = spine.seconds
-            self.latency = quantiles(latency_edges(), spine.engine.take_latency())
-        return spine.feed.messages, spine.seconds
-
-
-def quantiles(edges: NDArray[Any], counts: NDArray[Any]) -> dict[str, float]:
-    """Upper edge of the bucket in which each quantile lies, ns; and the number of messages."""
-    below = np.cumsum(counts.astype(np.int64))
-    total = int(below[-1]) if len(below) else 0
-    if total == 0:
-        return {"messages": 0}
-    upper = np.append(edges[1:], edges[-1])
-    places = {name: int(np.searchsorted(below, np.ceil(q * total))) for name, q in QUANTILES.items()}
-    return {name: float(upper[min(k, len(upper) - 1)]) for name, k in places.items()} | {"messages": total}
+    def figures(self) -> list[dict[str, Any]]:
+        """Plain types, ours first in each figure."""
+        mine = {t.contender.figure: t for t in self._times if t.contender.who == OURS}
+        order = {figure: k for k, figure in enumerate(mine)}
+        rows = sorted(self._times, key=lambda t: (order.get(t.contender.figure, 99), t.contender.who != OURS))
+        return [_figure(t, mine.get(t.contender.figure)) for t in rows if t.seconds]
 
 
-def _timed(stage: str, unit: str, repeats: int, run: Callable[[], Done]) -> Figure:
-    run()  # fills caches
-    done = [run() for _ in range(repeats)]
-    times = [seconds for _, seconds in done]
-    return Figure(stage, unit, done[0][0], min(times), max(times) / min(times))
+def _differences(key: str, ours: Any, theirs: Any) -> list[str]:
+    if not isinstance(ours, dict):
+        return [] if ours == theirs else [f"{key} {theirs:,}, ours {ours:,}"]
+    names = sorted(n for n in ours.keys() | theirs.keys() if ours.get(n) != theirs.get(n))
+    told = [f"best of {n} {theirs.get(n)}, ours {ours.get(n)}" for n in names[:SHOWN]]
+    return told + ([f"and {len(names) - SHOWN:,} more instruments"] if len(names) > SHOWN else [])
+
+
+def _told(key: str, value: Any) -> str:
+    if key == "best":
+        return f"final best prices and sizes of {len(value):,} instruments"
+    return f"{value:,} {key.replace('_', ' ')}"
+
+
+def _figure(times: _Times, ours: _Times | None) -> dict[str, Any]:
+    c, each, cpu = times.contender, times.each_ns(), times.each_ns("cpu")
+    middle = statistics.median(each) if each else 0.0
+    out: dict[str, Any] = {
+        "stage": c.figure,
+        "who": c.who,
+        "unit": c.unit,
+        "items": times.items,
+        "seconds": statistics.median(times.seconds),
+        "ns_each": round(middle, 1),
+        "ns_low": round(min(each, default=0.0), 1),
+        "ns_high": round(max(each, default=0.0), 1),
+        "cpu_ns_each": round(statistics.median(cpu), 1) if cpu else 0.0,
+        "millions_per_second": round(1e3 / middle, 3) if middle else 0.0,
+        "spread": round(max(times.seconds) / min(times.seconds), 3),
+        "note": c.note,
+    }
+    if ours is not None and ours is not times:
+        out |= _ratios("ratio", each, ours.each_ns()) | _ratios("cpu_ratio", cpu, ours.each_ns("cpu"))
+    return out
+
+
+def _ratios(name: str, theirs: list[float], ours: list[float]) -> dict[str, float]:
+    """Median and range of their time over ours in the same round."""
+    pairs = [a / b for a, b in zip(theirs, ours, strict=False) if b > 0]
+    if not pairs:
+        return {}
+    found = {name: statistics.median(pairs), f"{name}_low": min(pairs), f"{name}_high": max(pairs)}
+    return {key: round(value, 2) for key, value in found.items()}
 
 
 def _cpu() -> str:

@@ -1,132 +1,100 @@
 """The Parquet catalog: `data/<type>/<INSTRUMENT.VENUE>/<start_ns>-<end_ns>.parquet`, the layout other platforms read.
 
-Types are bbo, trades and events. Rows of an instrument are gathered and written as whole files, each covering its own
-stretch of time, so that a whole day of every instrument needs neither many open files nor much memory.
+Types are those of a replay's outputs: bbo, trades, events, book, samples. A recording is first written by type, as a
+replay does; then each of these files is split. Splitting sorts HELD_ROWS rows at a time by instrument into a spill
+file (Arrow, mapped), and at the end collects each instrument out of all of them: neither ten thousand open writers nor
+a whole day in memory, whatever the number of instruments.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
+import pyarrow.parquet as pq
 
 from microrisk.pipeline.sink import ParquetSink
-from microrisk.pipeline.tables import BBO_SCHEMA, STAMPS, Names, bbo_table, stamps
-from microrisk.spec.records import Action, Flag
-from microrisk.spec.units import NULL_PX
 
 HELD_ROWS = 1 << 21
-"""Rows gathered over all instruments before the longest holding is written out."""
-LABEL = pa.dictionary(pa.int8(), pa.string())
+"""Rows that are sorted at a time: what splitting holds in memory."""
 
-TRADES_SCHEMA = pa.schema(
-    [*STAMPS, ("px", pa.int64()), ("qty", pa.int64()), ("aggressor", LABEL), ("hidden", pa.bool_())]
-)
-EVENTS_SCHEMA = pa.schema(
-    [
-        *STAMPS,
-        ("action", LABEL),
-        ("side", LABEL),
-        ("px", pa.int64()),
-        ("qty", pa.int64()),
-        ("order_id", pa.uint64()),
-        ("ref", pa.uint64()),
-        ("flags", pa.uint8()),
-    ]
-)
-SCHEMAS = {"bbo": BBO_SCHEMA, "trades": TRADES_SCHEMA, "events": EVENTS_SCHEMA}
+Part = tuple[int, int, int]
+"""Batch of the spill file, first row, rows."""
 
 
-class Catalog:
-    """Gathers tables by type and instrument and writes them under `root`; `files` is path -> rows."""
+def split(path: Path, kind: str, root: Path, *, held_rows: int = HELD_ROWS) -> dict[str, int]:
+    """Write one type of a recording, a Parquet file with an `instrument` column, into the catalog under `root`.
 
-    def __init__(self, root: str | Path, *, held_rows: int = HELD_ROWS) -> None:
-        self.root, self.files = Path(root), dict[str, int]()
-        self._limit = held_rows
-        self._held: dict[tuple[str, str], list[pa.Table]] = defaultdict(list)
-        self._rows: dict[tuple[str, str], int] = defaultdict(int)
+    Rows of an instrument keep their order. Returns rows by path.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".spill-", dir=root) as folder:
+        spill = Path(folder) / "sorted.arrow"
+        parts = _spill(path, spill, held_rows)
+        if not parts:
+            return {}
+        with pa.memory_map(str(spill)) as mapped:
+            reader = pa.ipc.open_file(mapped)
+            batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
+            return dict(_write(name, parts[name], batches, root / "data" / kind) for name in sorted(parts))
 
-    def add(self, kind: str, table: pa.Table) -> None:
-        """Take rows of one type, any instruments, in the order of the recording."""
-        if table.num_rows == 0:
-            return
-        column = table["instrument"].combine_chunks()
+
+def _held(path: Path, held_rows: int) -> Iterator[pa.Table]:
+    """The file in tables of about `held_rows` rows."""
+    file, tables, rows = pq.ParquetFile(path), [], 0
+    for i in range(file.num_row_groups):
+        tables.append(file.read_row_group(i))
+        rows += tables[-1].num_rows
+        if rows >= held_rows:
+            yield pa.concat_tables(tables)
+            tables, rows = [], 0
+    if tables:
+        yield pa.concat_tables(tables)
+
+
+def _spill(path: Path, spill: Path, held_rows: int) -> dict[str, list[Part]]:
+    """The rows sorted by instrument, batch by batch; where each instrument lies in them."""
+    parts: dict[str, list[Part]] = defaultdict(list)
+    writer: pa.RecordBatchFileWriter | None = None
+    for number, table in enumerate(_held(path, held_rows)):
+        column = table["instrument"].unify_dictionaries().combine_chunks()
         codes = np.asarray(column.indices)
-        for code in np.unique(codes):
-            key = (kind, column.dictionary[int(code)].as_py())
-            part = table.filter(pa.array(codes == code))
-            self._held[key].append(part)
-            self._rows[key] += part.num_rows
-        while sum(self._rows.values()) > self._limit:
-            self._write(max(self._rows, key=self._rows.__getitem__), keep_tail=True)
-
-    def close(self) -> None:
-        """Write everything that is still held."""
-        for key in sorted(self._held):
-            self._write(key, keep_tail=False)
-
-    def _write(self, key: tuple[str, str], *, keep_tail: bool) -> None:
-        """One file of what is held for `key`; rows of the last instant wait, so that files never share an instant."""
-        whole = pa.concat_tables(self._held.pop(key)).unify_dictionaries()
-        del self._rows[key]
-        last = pc.max(whole["ts_event"])
-        if keep_tail and pc.min(whole["ts_event"]) != last:
-            late = pc.equal(whole["ts_event"], last)
-            self._held[key].append(whole.filter(late))
-            self._rows[key] = self._held[key][0].num_rows
-            whole = whole.filter(pc.invert(late))
-        if whole.num_rows == 0:
-            return
-        span = pc.min_max(whole["ts_event"]).as_py()
-        folder = self.root / "data" / key[0] / key[1].replace("/", "-")
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{span['min']}-{span['max']}.parquet"
-        with ParquetSink(path, SCHEMAS[key[0]]) as sink:
-            sink.write(whole)
-        self.files[str(path)] = whole.num_rows
+        order = np.argsort(codes, kind="stable")
+        rest = table.drop_columns("instrument").unify_dictionaries().take(order).combine_chunks()
+        writer = writer or pa.ipc.new_file(str(spill), rest.schema)
+        writer.write_batch(rest.to_batches()[0])
+        starts = np.flatnonzero(np.diff(codes[order], prepend=-1))
+        for start, end in zip(starts, [*starts[1:], len(order)], strict=True):
+            name = column.dictionary[int(codes[order[start]])].as_py()
+            parts[name].append((number, int(start), int(end - start)))
+    if writer is not None:
+        writer.close()
+    return parts
 
 
-def bbo_rows(rows: NDArray[Any], names: Names) -> pa.Table:
-    """BBO records to the bbo type: the columns of --bbo."""
-    return bbo_table(rows, names)[0]
+def _write(name: str, parts: list[Part], batches: list[pa.RecordBatch], folder: Path) -> tuple[str, int]:
+    """One instrument's file, under its name and span of time."""
+    tables = [pa.Table.from_batches([batches[n].slice(start, rows)]) for n, start, rows in parts]
+    spans = [pc.min_max(t["ts_event"]).as_py() for t in tables]
+    least = min((s["min"] for s in spans if s["min"] is not None), default=0)
+    most = max((s["max"] for s in spans if s["max"] is not None), default=0)
+    home = folder / name.replace("/", "-")
+    home.mkdir(parents=True, exist_ok=True)
+    path = home / f"{least}-{most}.parquet"
+    tables = [_named(t, name) for t in tables]
+    with ParquetSink(path, tables[0].schema) as sink:
+        for table in tables:
+            sink.write(table)
+    return str(path), sink.rows
 
 
-def trade_rows(views: NDArray[Any], names: Names) -> pa.Table:
-    """VIEW records to the trades type: one row an event that traded, price of its last trade, aggressor B or A."""
-    rows = views[(views["trade_qty"] > 0) & (views["tick"] == 0)]
-    columns, places = stamps(rows, names)
-    px, null, _ = names.nano(np.ascontiguousarray(rows["px"]), places)
-    aggressor = (-rows["side"]).astype(np.int8)
-    rest = [
-        pa.array(px, mask=null),
-        pa.array(np.ascontiguousarray(rows["trade_qty"])),
-        _sides(aggressor),
-        pa.array((rows["flags"] & int(Flag.HIDDEN)) != 0),
-    ]
-    return pa.Table.from_arrays(columns + rest, schema=TRADES_SCHEMA)
-
-
-def event_rows(events: NDArray[Any], names: Names) -> pa.Table:
-    """EVENT records to the events type; a price that the message does not carry is null."""
-    columns, places = stamps(events, names)
-    raw = np.ascontiguousarray(events["px"])
-    priced = np.isin(events["action"], [int(a) for a in (Action.ADD, Action.MODIFY, Action.REPLACE, Action.TRADE)])
-    px, null, _ = names.nano(np.where(priced | (raw != 0), raw, NULL_PX), places)
-    actions = pa.array([a.name for a in Action], pa.string())
-    rest = [
-        pa.DictionaryArray.from_arrays(pa.array(events["action"].astype(np.int8)), actions),
-        _sides(events["side"]),
-        pa.array(px, mask=null),
-        *(pa.array(np.ascontiguousarray(events[name])) for name in ("qty", "order_id", "ref", "flags")),
-    ]
-    return pa.Table.from_arrays(columns + rest, schema=EVENTS_SCHEMA)
-
-
-def _sides(side: NDArray[np.int8]) -> pa.Array:
-    """B, A or N of Side values."""
-    return pa.DictionaryArray.from_arrays(pa.array((side + 1).astype(np.int8)), pa.array(["A", "N", "B"], pa.string()))
+def _named(table: pa.Table, name: str) -> pa.Table:
+    """With the instrument's column behind `seq`, where it belongs."""
+    place = table.schema.get_field_index("seq") + 1
+    zeros = pa.array(np.zeros(table.num_rows, np.int32))
+    return table.add_column(place, "instrument", pa.DictionaryArray.from_arrays(zeros, pa.array([name])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,11 +15,11 @@ from microrisk.errors import UsageError
 from microrisk.feed.base import midnight_ns
 from microrisk.feed.encode import ItchEncoder
 from microrisk.feed.scale import Scale, choose_scale
-from microrisk.pipeline.catalog import Catalog, bbo_rows, event_rows, trade_rows
+from microrisk.pipeline.catalog import split
 from microrisk.pipeline.lobster_out import write_lobster
+from microrisk.pipeline.rebuild import Outputs, write_outputs
 from microrisk.pipeline.sink import replacing
-from microrisk.pipeline.spine import Described, Inputs, Outcome, Progress, Source, Spine
-from microrisk.pipeline.tables import Names
+from microrisk.pipeline.spine import Inputs, Outcome, Progress, Source, Spine
 from microrisk.spec.records import Action
 from microrisk.spec.units import NS_PER_S
 
@@ -35,22 +36,49 @@ class ConvertResult(Outcome):
     files: dict[str, int]
 
 
-def convert(
-    inputs: Inputs, *, to: str, out: str | Path, progress: Progress | None = None, **options: str | None
-) -> ConvertResult:
-    """Write a recording as `to`: "itch50" (one file), "lobster" (a folder) or "parquet" (a catalog).
+TYPES = ("bbo", "trades", "events", "book")
 
-    The books are rebuilt on the way, so `integrity` is that of a replay. Raises UsageError for an unknown target,
-    EncodeError for an event that the target cannot hold, else as in `replay`.
+
+@dataclass(frozen=True)
+class Shape:
+    """What a catalog holds.
+
+    Attributes
+    ----------
+    types : some of TYPES
+    depth : levels a side of `book`
+    every_ns : sample `book` at the multiples of this time (type `samples`); None = on change
+    """
+
+    types: tuple[str, ...] = ("bbo", "trades", "events")
+    depth: int = 10
+    every_ns: int | None = None
+
+
+def convert(
+    inputs: Inputs,
+    *,
+    to: str,
+    out: str | Path,
+    shape: Shape = Shape(),
+    progress: Progress | None = None,
+    **options: str | None,
+) -> ConvertResult:
+    """Write a recording as `to`: "itch50" (one file), "lobster" (a folder), "parquet" (a catalog), ...
+
+    The books are rebuilt on the way, so `integrity` is that of a replay. Raises UsageError for an unknown target or
+    type, EncodeError for an event that the target cannot hold, else as in `replay`.
     """
     writers = {"itch50": _to_itch, "lobster": _to_lobster, "parquet": _to_parquet}
     if to not in writers:
         raise UsageError(f"cannot convert to {to!r}; known are {', '.join(writers)}")
+    if wrong := [t for t in shape.types if t not in TYPES]:
+        raise UsageError(f"no type {wrong[0]!r}; a catalog has {', '.join(TYPES)}")
     source = Source.of(inputs, **options)
-    return writers[to](source, Path(out), progress)
+    return writers[to](source, Path(out), progress, shape)
 
 
-def _to_itch(source: Source, out: Path, progress: Progress | None) -> ConvertResult:
+def _to_itch(source: Source, out: Path, progress: Progress | None, _shape: Shape) -> ConvertResult:
     """Three readings: books and checks, the range of prices and sizes (for a scale that loses nothing), the bytes."""
     spine = Spine(source)
     for _ in spine.chunks(progress):
@@ -90,25 +118,22 @@ def _scales(source: Source) -> tuple[dict[int, Scale], dict[int, str]]:
     return scales, {i: entry.symbol for i, entry in known.items()}
 
 
-def _to_parquet(source: Source, out: Path, progress: Progress | None) -> ConvertResult:
-    """Books and trades come from the engine, events from a second reading."""
-    spine = Spine(source)
-    spine.engine.record_bbo()
-    spine.engine.record_views()
-    catalog = Catalog(out)
-    for _ in spine.chunks(progress):
-        catalog.add("bbo", bbo_rows(spine.engine.take_bbo(), spine.names))
-        catalog.add("trades", trade_rows(spine.engine.take_views(), spine.names))
-    catalog.close()
-    again = source.open()
-    names = Names(Described(again))
-    for events in again.events():
-        catalog.add("events", event_rows(events, names))
-    catalog.close()
-    return ConvertResult(**spine.outcome(), files=catalog.files)
+def _to_parquet(source: Source, out: Path, progress: Progress | None, shape: Shape) -> ConvertResult:
+    """By type first, as a replay writes them; then each type by instrument."""
+    out.mkdir(parents=True, exist_ok=True)
+    files: dict[str, int] = {}
+    with tempfile.TemporaryDirectory(prefix=".types-", dir=out) as folder:
+        paths = {kind: Path(folder) / f"{kind}.parquet" for kind in shape.types}
+        outputs = Outputs(**paths, depth=shape.depth, every_ns=shape.every_ns)
+        outputs.check()
+        spine = Spine(source)
+        write_outputs(spine, outputs, progress)
+        for kind, path in paths.items():
+            files |= split(path, "samples" if kind == "book" and shape.every_ns else kind, out)
+    return ConvertResult(**spine.outcome(), files=files)
 
 
-def _to_lobster(source: Source, out: Path, progress: Progress | None) -> ConvertResult:
+def _to_lobster(source: Source, out: Path, progress: Progress | None, _shape: Shape) -> ConvertResult:
     """A LOBSTER source is carried over byte for byte; any other L3 source gets message and orderbook files."""
     from microrisk.feed.lobster import LobsterFeed, export
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from microrisk.book import state_hash
+from microrisk.core import Table
 from microrisk.errors import UsageError
+from microrisk.pipeline.paged import PagedSink
 from microrisk.pipeline.sink import ParquetSink
 from microrisk.pipeline.spine import Inputs, Outcome, Progress, Source, Spine
-from microrisk.pipeline.tables import BBO_SCHEMA, BOOK_SCHEMA, ORDERS_SCHEMA, bbo_table, book_table, orders_table
+from microrisk.pipeline.tables import ACTIONS, ORDERS_SCHEMA, SCHEMAS, SIDES, Names, orders_table
+
+MAX_DEPTH = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,70 +41,122 @@ class ReplayResult(Outcome):
         return 3 if self.hard else self.exit_code()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outputs:
+    """The files that a replay writes; None = not asked for.
+
+    Attributes
+    ----------
+    bbo : every change of a best price or size
+    book : `depth` levels a side whenever one of them changed, or with `every_ns` as of the multiples of that time
+    trades : every print
+    events : every order event, with what the book knew about the order
+    orders : the resting orders at the end
+    """
+
+    bbo: str | Path | None = None
+    book: str | Path | None = None
+    trades: str | Path | None = None
+    events: str | Path | None = None
+    orders: str | Path | None = None
+    depth: int = 10
+    every_ns: int | None = None
+
+    def check(self) -> None:
+        """Raise UsageError for what cannot be meant."""
+        if not 1 <= self.depth <= MAX_DEPTH:
+            raise UsageError(f"--depth {self.depth}: 1 to {MAX_DEPTH} levels")
+        if self.every_ns is not None and self.every_ns < 1:
+            raise UsageError(f"--every {self.every_ns} ns: a positive time, or change")
+
+
 def replay(
     inputs: Inputs,
     *,
     bbo: str | Path | None = None,
     book: str | Path | None = None,
     depth: int = 10,
+    every_ns: int | None = None,
+    trades: str | Path | None = None,
+    events: str | Path | None = None,
     orders: str | Path | None = None,
     progress: Progress | None = None,
     **options: str | None,
 ) -> ReplayResult:
     """Rebuild books from recordings, in the order given.
 
-    `options` are those of Source (format, date, venue, snapshot). Files appear under their names when complete.
-    Raises UsageError for what cannot be meant, FeedError when nothing could be read, OutputError when a file cannot
-    be written. Input that breaks off later ends the run: what was read is written, `error` says where.
+    The outputs are those of `Outputs`, `options` those of Source (format, date, venue, snapshot). Files appear under
+    their names when complete. Raises UsageError for what cannot be meant, FeedError when nothing could be read,
+    OutputError when a file cannot be written. Input that breaks off later ends the run: what was read is written,
+    `error` says where.
     """
-    if depth < 1:
-        raise UsageError(f"--depth {depth}: at least one level")
+    outputs = Outputs(bbo=bbo, book=book, depth=depth, every_ns=every_ns, trades=trades, events=events, orders=orders)
+    outputs.check()
     spine = Spine(Source.of(inputs, **options))
+    return _result(spine, write_outputs(spine, outputs, progress))
+
+
+def write_outputs(spine: Spine, outputs: Outputs, progress: Progress | None = None) -> dict[str, int]:
+    """Run the spine and write what was asked for; rows by output."""
     with ExitStack() as stack:
-        sinks = _Sinks(spine, stack, bbo, book, depth)
+        sinks = _open_sinks(spine, outputs, stack)
         for _ in spine.chunks(progress):
-            sinks.drain()
-        if orders is not None:
-            sinks.orders(stack.enter_context(ParquetSink(orders, ORDERS_SCHEMA)))
-    return _result(spine, sinks)
+            for sink in sinks.values():
+                sink.drain(spine.engine)
+        rows = {name: sink.rows for name, sink in sinks.items()}
+        if outputs.orders is not None:
+            rows["orders"] = _write_orders(spine, stack.enter_context(ParquetSink(outputs.orders, ORDERS_SCHEMA)))
+    return rows
 
 
-class _Sinks:
-    """The optional outputs of a replay; counts prices that do not fit their columns."""
-
-    def __init__(
-        self, spine: Spine, stack: ExitStack, bbo: str | Path | None, book: str | Path | None, depth: int
-    ) -> None:
-        self.spine, self.rows = spine, dict[str, int]()
-        self._bbo = self._book = None
-        if bbo is not None:
-            spine.engine.record_bbo()
-            self._bbo = stack.enter_context(ParquetSink(bbo, BBO_SCHEMA))
-        if book is not None:
-            spine.engine.record_depth(depth)
-            self._book = stack.enter_context(ParquetSink(book, BOOK_SCHEMA))
-
-    def drain(self) -> None:
-        """Hand what the engine recorded since the last call to the files."""
-        if self._bbo is not None:
-            self._bbo.write(bbo_table(self.spine.engine.take_bbo(), self.spine.names)[0])
-            self.rows["bbo"] = self._bbo.rows
-        if self._book is not None:
-            rows, levels = self.spine.engine.take_depth()
-            self._book.write(book_table(rows, levels, self.spine.names)[0])
-            self.rows["book"] = self._book.rows
-
-    def orders(self, sink: ParquetSink) -> None:
-        """Resting orders of every instrument, best level first, queue order inside a level."""
-        label = self.spine.feed.order_label
-        for index, _ in self.spine.instruments():
-            rows = self.spine.engine.orders(index)
-            labels = [label(int(i)) for i in rows["order_id"]]
-            sink.write(orders_table(rows, labels, self.spine.names)[0])
-        self.rows["orders"] = sink.rows
+def _open_sinks(spine: Spine, outputs: Outputs, stack: ExitStack) -> dict[str, PagedSink]:
+    """Switch on what the engine has to record, and open a file for each."""
+    engine, every = spine.engine, outputs.every_ns
+    if outputs.bbo is not None:
+        engine.record_bbo()
+    if outputs.book is not None and every is None:
+        engine.record_depth(outputs.depth)
+    elif outputs.book is not None and every is not None:
+        engine.record_samples(outputs.depth, every)
+    if outputs.trades is not None:
+        engine.record_prints()
+    if outputs.events is not None:
+        engine.record_deeds()
+    asked = {
+        "bbo": ("bbo", outputs.bbo),
+        "book": ("book" if every is None else "samples", outputs.book),
+        "trades": ("trades", outputs.trades),
+        "events": ("events", outputs.events),
+    }
+    return {
+        name: stack.enter_context(paged_sink(path, kind, spine.names))
+        for name, (kind, path) in asked.items()
+        if path is not None
+    }
 
 
-def _result(spine: Spine, sinks: _Sinks) -> ReplayResult:
+def paged_sink(path: str | Path, kind: str, names: Names) -> PagedSink:
+    """A file for one kind of `core.Table`."""
+    labels: dict[str, Callable[[], list[str]]] = {
+        "instrument": lambda: names.names,
+        "action": lambda: ACTIONS,
+        "side": lambda: SIDES,
+        "aggressor": lambda: SIDES,
+    }
+    return PagedSink(path, SCHEMAS[kind], Table(kind, names.naming), labels, names.learn)
+
+
+def _write_orders(spine: Spine, sink: ParquetSink) -> int:
+    """Resting orders of every instrument, best level first, queue order inside a level."""
+    label = spine.feed.order_label
+    for index, _ in spine.instruments():
+        rows = spine.engine.orders(index)
+        labels = [label(i) for i in rows["order_id"].tolist()]
+        sink.write(orders_table(rows, labels, spine.names)[0])
+    return sink.rows
+
+
+def _result(spine: Spine, rows: dict[str, int]) -> ReplayResult:
     first, last = spine.span()
     return ReplayResult(
         **spine.outcome(),
@@ -107,5 +164,5 @@ def _result(spine: Spine, sinks: _Sinks) -> ReplayResult:
         first_ts=first,
         last_ts=last,
         state_hash=state_hash(spine.engine, spine.ids()),
-        outputs=sinks.rows,
+        outputs=rows,
     )

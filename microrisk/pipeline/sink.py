@@ -6,10 +6,9 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from microrisk.errors import OutputError
 
@@ -17,24 +16,72 @@ ROW_GROUP = 1 << 18
 """Rows gathered before a row group is written: the memory a sink holds."""
 
 
-class ParquetSink:
-    """One Parquet file (zstd), written in row groups of at most about ROW_GROUP rows.
+class Output:
+    """A file that is written under `<name>.partial` and named when it is complete; base of the Parquet writers.
 
     Used as a context manager: a clean exit finishes and renames, an exception leaves `<name>.partial` behind.
-    Every failure of the file system becomes an OutputError that names the file.
+    Every failure of the file system becomes an OutputError that names the file. A subclass gives `_finish`.
     """
 
-    def __init__(self, path: str | Path, schema: pa.Schema, *, row_group: int = ROW_GROUP) -> None:
-        self.path, self.schema, self.rows = Path(path), schema, 0
+    def __init__(self, path: str | Path) -> None:
+        self.path, self.rows = Path(path), 0
         self.partial = self.path.with_name(self.path.name + ".partial")
-        self._row_group = row_group
-        self._held: list[pa.Table] = []
-        self._held_rows = 0
-        try:
+        with self._guarded():
             self._file = self.partial.open("wb")
-            self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
+
+    def _finish(self) -> None:
+        """Write what is held and the footer."""
+        raise NotImplementedError
+
+    @contextlib.contextmanager
+    def _guarded(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise self._failure(error) from error
+
+    def close(self) -> None:
+        """Write what is held and the footer, then give the file its name."""
+        self._finish()
+        with self._guarded():
+            self._file.close()
+            self.partial.replace(self.path)
+
+    def abandon(self) -> None:
+        """Leave the partial file where it is, with a footer when the disk still takes one; nothing if it has no row."""
+        with contextlib.suppress(OSError):
+            self._finish()
+        with contextlib.suppress(OSError):
+            self._file.close()
+            if self.rows == 0:
+                self.partial.unlink()
+
+    def _failure(self, error: OSError) -> OutputError:
+        reason = error.strerror or str(error)
+        return OutputError(f"cannot write {self.path}: {reason}; {self.rows} rows were handed over, see {self.partial}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abandon()
+
+
+class ParquetSink(Output):
+    """One Parquet file (zstd) of Arrow tables, written in row groups of at most about ROW_GROUP rows."""
+
+    def __init__(self, path: str | Path, schema: pa.Schema, *, row_group: int = ROW_GROUP) -> None:
+        import pyarrow.parquet as pq
+
+        super().__init__(path)
+        self.schema, self._row_group = schema, row_group
+        self._held: list[pa.Table] = []
+        self._held_rows = 0
+        with self._guarded():
+            self._writer = pq.ParquetWriter(self._file, schema, compression="zstd")
 
     def write(self, table: pa.Table) -> None:
         """Append rows; `table` has the schema's columns in its order."""
@@ -51,43 +98,15 @@ class ParquetSink:
             return
         whole = pa.concat_tables(self._held).unify_dictionaries()
         self._held, self._held_rows = [], 0
-        try:
+        with self._guarded():
             self._writer.write_table(whole, row_group_size=self._row_group)
-        except OSError as error:
-            raise self._failure(error) from error
 
-    def close(self) -> None:
-        """Write what is held and the footer, then give the file its name."""
-        self._flush()
+    def _finish(self) -> None:
         try:
-            self._writer.close()
-            self._file.close()
-            self.partial.replace(self.path)
-        except OSError as error:
-            raise self._failure(error) from error
-
-    def abandon(self) -> None:
-        """Leave the partial file where it is, with a footer when the disk still takes one; nothing if it has no row."""
-        with contextlib.suppress(OSError):
             self._flush()
-            self._writer.close()
-        with contextlib.suppress(OSError):
-            self._file.close()
-            if self.rows == 0:
-                self.partial.unlink()
-
-    def _failure(self, error: OSError) -> OutputError:
-        reason = error.strerror or str(error)
-        return OutputError(f"cannot write {self.path}: {reason}; {self.rows} rows were handed over, see {self.partial}")
-
-    def __enter__(self) -> ParquetSink:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self.abandon()
+        finally:
+            with self._guarded():
+                self._writer.close()
 
 
 @contextlib.contextmanager

@@ -32,8 +32,9 @@ NANO_MAX = (1 << 63) - 1
 RANGE_SUSPECT = NANO_MAX // 10**PX_NANO
 """Below this no price in any unit leaves Int64 1e-9: the usual chunk is not looked at closer."""
 UNTOLD = [int(k) for k in (Integrity.px_range, Integrity.checksum_ok, Integrity.unknown_level, Integrity.never_rested,
-                           Integrity.skipped, Integrity.beyond_depth)]  # fmt: skip
-"""Counted, and not listed: normal at their venues, or (px_range) listed by the tap."""
+                           Integrity.skipped, Integrity.beyond_depth, Integrity.quote_ok,
+                           Integrity.stale_order)]  # fmt: skip
+"""Counted, and not listed: normal at their venues, or listed by the tap (px_range) or the feed (stale_order)."""
 POSTING = [int(a) for a in (Action.ADD, Action.MODIFY, Action.REPLACE)]
 
 
@@ -85,6 +86,7 @@ class Outcome:
     findings : the first few, with place and numbers
     notices : what the feed had to assume
     error : where the input broke off, None when it was read to its end
+    crossing_excluded : whether the venue's rules exclude a crossed book at the end of an event: else it is not hard
     """
 
     format: str
@@ -96,6 +98,7 @@ class Outcome:
     findings: list[dict[str, Any]]
     notices: list[str]
     error: str | None
+    crossing_excluded: bool = True
 
     @property
     def messages_per_second(self) -> float:
@@ -105,7 +108,8 @@ class Outcome:
     @property
     def hard(self) -> dict[str, int]:
         """Hard counts that are not zero."""
-        return {kind.name: self.integrity[kind.name] for kind in sorted(HARD) if self.integrity[kind.name]}
+        hard = HARD if self.crossing_excluded else HARD - {Integrity.crossed}
+        return {kind.name: self.integrity[kind.name] for kind in sorted(hard) if self.integrity[kind.name]}
 
     def exit_code(self) -> int:
         """0 when the run finished, 3 when the input broke off."""
@@ -168,6 +172,7 @@ class Spine:
             "findings": self.findings(),
             "notices": list(self.feed.notices),
             "error": None if self.error is None else str(self.error),
+            "crossing_excluded": getattr(self.feed, "crossing_excluded", True),
         }
 
     def instruments(self) -> list[tuple[int, Instrument | None]]:
@@ -192,7 +197,8 @@ class Spine:
         """The first findings with place and numbers; prices and sizes as decimal strings."""
         rows = self.engine.findings()
         # the engine's own entry of a px_range knows no order; the tap saw which
-        told = [(Integrity(int(row["kind"])), row) for row in rows[~np.isin(rows["kind"], UNTOLD)][:most]]
+        told = list(getattr(self.feed, "told", []))
+        told += [(Integrity(int(row["kind"])), row) for row in rows[~np.isin(rows["kind"], UNTOLD)][:most]]
         told += [(Integrity.px_range, event) for event in self._tap.out_of_range]
         known = self.feed.instruments()
         return [_finding(kind, row, known.get(int(row["instrument"])), self.feed) for kind, row in told[:most]]

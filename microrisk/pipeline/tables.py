@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from microrisk.core import Naming
+from microrisk.spec.records import Action
 from microrisk.spec.units import NULL_PX, NULL_TS, PX_NANO, Side
 
 Ints = NDArray[np.int64]
@@ -17,8 +20,48 @@ STAMPS = [("ts_event", pa.int64()), ("ts_recv", pa.int64()), ("seq", pa.uint64()
 BEST = [("bid_px", pa.int64()), ("ask_px", pa.int64()), ("bid_qty", pa.int64()), ("ask_qty", pa.int64())]
 LEVELS = ("bid_px_levels", "bid_qty_levels", "ask_px_levels", "ask_qty_levels")
 
+LABEL = pa.dictionary(pa.int8(), pa.string())
+SIDES = ["A", "N", "B"]
+"""Labels of side + 1."""
+ACTIONS = [a.name for a in Action]
+
 BBO_SCHEMA = pa.schema([*STAMPS, *BEST])
 BOOK_SCHEMA = pa.schema([*STAMPS, *BEST, *((name, pa.list_(pa.int64())) for name in LEVELS)])
+SAMPLES_SCHEMA = pa.schema([("ts_sample", pa.int64()), *BOOK_SCHEMA])
+TRADES_SCHEMA = pa.schema(
+    [
+        *STAMPS,
+        ("px", pa.int64()),
+        ("qty", pa.int64()),
+        ("aggressor", LABEL),
+        ("order_id", pa.uint64()),
+        ("trade_id", pa.uint64()),
+        ("hidden", pa.bool_()),
+        ("cross", pa.bool_()),
+    ]
+)
+EVENTS_SCHEMA = pa.schema(
+    [
+        *STAMPS,
+        ("action", LABEL),
+        ("side", LABEL),
+        ("px", pa.int64()),
+        ("qty", pa.int64()),
+        ("old_px", pa.int64()),
+        ("old_qty", pa.int64()),
+        ("order_id", pa.uint64()),
+        ("ref", pa.uint64()),
+        ("flags", pa.uint8()),
+    ]
+)
+SCHEMAS = {
+    "bbo": BBO_SCHEMA,
+    "book": BOOK_SCHEMA,
+    "samples": SAMPLES_SCHEMA,
+    "trades": TRADES_SCHEMA,
+    "events": EVENTS_SCHEMA,
+}
+"""Columns of each kind of `core.Table`, in its order."""
 ORDERS_SCHEMA = pa.schema(
     [
         ("instrument", NAME),
@@ -50,6 +93,12 @@ class Names:
         self._up: list[int] = []
         self._down: list[int] = []
         self.known = known
+        self.naming = Naming()
+
+    def learn(self, indices: Iterable[int]) -> None:
+        """Names for these numbers, also for the core's tables."""
+        for index in indices:
+            self._position(index)
 
     def __getitem__(self, index: int) -> str:
         return self.names[self._position(index)]
@@ -63,6 +112,7 @@ class Names:
             self.names.append(entry.id if entry is not None else f"#{index}")
             self._up.append(10 ** max(PX_NANO - exp, 0))
             self._down.append(10 ** max(exp - PX_NANO, 0))
+            self.naming.set(index, place, exp)
         return place
 
     def positions(self, index: NDArray[np.uint32]) -> NDArray[np.int32]:
@@ -99,42 +149,6 @@ def stamps(rows: NDArray[Any], names: Names) -> tuple[list[pa.Array], NDArray[np
         names.column(places),
     ]
     return columns, places
-
-
-def _best(rows: NDArray[Any], places: NDArray[np.int32], names: Names) -> tuple[list[pa.Array], int]:
-    out, lost = {}, 0
-    for side in ("bid", "ask"):
-        raw = np.ascontiguousarray(rows[f"{side}_px"])
-        px, null, bad = names.nano(raw, places)
-        lost += bad
-        out[f"{side}_px"] = pa.array(px, mask=null)
-        out[f"{side}_qty"] = pa.array(np.ascontiguousarray(rows[f"{side}_qty"]), mask=raw == NULL_PX)
-    return [out[name] for name, _ in BEST], lost
-
-
-def bbo_table(rows: NDArray[Any], names: Names) -> tuple[pa.Table, int]:
-    """BBO records to the columns of --bbo; and the number of prices that do not fit 1e-9."""
-    columns, places = stamps(rows, names)
-    best, lost = _best(rows, places, names)
-    return pa.Table.from_arrays(columns + best, schema=BBO_SCHEMA), lost
-
-
-def book_table(rows: NDArray[Any], depth: Ints, names: Names) -> tuple[pa.Table, int]:
-    """BBO records and their levels int64[n, 2 sides, depth, 2 px/qty] to the columns of --book.
-
-    A level that does not exist (quantity 0) is left out of its list; a price that does not fit is null in it.
-    """
-    columns, places = stamps(rows, names)
-    best, lost = _best(rows, places, names)
-    lists = []
-    for side in (0, 1):
-        px, qty = np.ascontiguousarray(depth[:, side, :, 0]), np.ascontiguousarray(depth[:, side, :, 1])
-        there = (qty != 0) & (px != NULL_PX)
-        offsets = pa.array(np.concatenate(([0], np.cumsum(there.sum(axis=1)))).astype(np.int32))
-        nano, null, _ = names.nano(px, np.broadcast_to(places[:, None], px.shape))
-        lists.append(pa.ListArray.from_arrays(offsets, pa.array(nano[there], mask=null[there])))
-        lists.append(pa.ListArray.from_arrays(offsets, pa.array(qty[there])))
-    return pa.Table.from_arrays(columns + best + lists, schema=BOOK_SCHEMA), lost
 
 
 def orders_table(rows: NDArray[Any], labels: list[str], names: Names) -> tuple[pa.Table, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ import pytest
 
 from microrisk.core import Engine
 from microrisk.spec.records import EVENT, Action, Flag, Integrity
+
+sys.path.insert(0, str(Path(__file__).parent))  # the helpers of this folder (iex_bytes)
 
 BOOK_ACTIONS = (Action.MODIFY, Action.CLEAR)
 
@@ -52,7 +55,7 @@ class Replayed:
         return [tuple(int(v) for v in row) for row in self.events[list(columns)].tolist()]
 
 
-def _book_after_every_message(feed: Any) -> Iterator[tuple[str, int, list[list[int]], list[list[int]]]]:
+def _book_after_every_message(feed: Any, *, arrays: bool = False) -> Iterator[tuple[str, int, Any, Any]]:
     """(symbol, seq, bids, asks) of the engine after each message that says something about a book."""
     engine = Engine(always_open=True)
     for events in feed.events():
@@ -62,8 +65,9 @@ def _book_after_every_message(feed: Any) -> Iterator[tuple[str, int, list[list[i
             engine.run_events(part)
             if np.isin(part["action"], BOOK_ACTIONS).any():
                 index = int(part["instrument"][-1])
-                bids, asks = engine.levels(index)
-                yield feed.instruments()[index].symbol, int(part["seq"][-1]), bids.tolist(), asks.tolist()
+                sides = engine.levels(index)
+                bids, asks = sides if arrays else (side.tolist() for side in sides)
+                yield feed.instruments()[index].symbol, int(part["seq"][-1]), bids, asks
     assert engine.integrity()["crossed"] == 0
 
 
@@ -81,8 +85,11 @@ def replayed() -> Callable[[Any], Replayed]:
 
 
 @pytest.fixture
-def book_after_every_message() -> Callable[[Any], Iterator[tuple[str, int, list[list[int]], list[list[int]]]]]:
-    """(symbol, seq, bids, asks) of the engine after each message of a feed that says something about a book."""
+def book_after_every_message() -> Callable[..., Iterator[tuple[str, int, Any, Any]]]:
+    """(symbol, seq, bids, asks) of the engine after each message of a feed that says something about a book.
+
+    The sides are lists of [price, size], best first, or `arrays` of them.
+    """
     return _book_after_every_message
 
 

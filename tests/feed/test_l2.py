@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,7 +27,7 @@ class ToyFeed(L2Feed[Product]):
     format = "toy"
     feed_id = FeedId.KRAKEN
     default_venue = "KRAKEN"
-    product_type: ClassVar[type[Product]] = Product
+    product_type = Product
 
     def _message(self, line: Line) -> None:
         m = msgspec.json.decode(line.body)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,8 @@ import pytest
 from microrisk.core import Engine
 from microrisk.errors import EncodeError, UsageError
 from microrisk.pipeline import convert, replay
-from microrisk.pipeline.catalog import Catalog, event_rows
 from microrisk.pipeline.lobster_out import write_lobster
-from microrisk.pipeline.memory import Recorded, simulated
-from microrisk.pipeline.spine import Described
-from microrisk.pipeline.tables import Names
+from microrisk.pipeline.memory import Recorded
 from microrisk.spec.records import EVENT, Action, Flag
 
 DATE = "2025-01-06"
@@ -51,6 +47,7 @@ def test_catalog_layout_and_content(itch: Path, tmp_path: Path, run: Callable[..
     assert code == 0
     found = sorted(str(p.relative_to(tmp_path / "cat")) for p in (tmp_path / "cat").rglob("*.parquet"))
     assert len(found) == len(out["files"]) == 6
+    assert not [p for p in (tmp_path / "cat").iterdir() if p.name != "data"]
     replay(itch, bbo=tmp_path / "bbo.parquet")
     whole = pl.read_parquet(tmp_path / "bbo.parquet")
     for path in found:
@@ -78,21 +75,6 @@ def test_trades_of_the_catalog_carry_price_size_and_aggressor(itch: Path, sessio
     sides = {1: "A", -1: "B", 0: "N"}  # the aggressor is the other one
     assert frame["aggressor"].cast(pl.String).to_list() == [sides[int(s)] for s in e["side"][traded]]
     assert frame["px"].null_count() == 0
-
-
-def test_catalog_files_share_no_instant(session: Any, tmp_path: Path) -> None:
-    held = simulated(session)
-    names = Names(Described(held.open()))
-    catalog = Catalog(tmp_path, held_rows=3_000)
-    for chunk in np.array_split(session.events, 20):
-        catalog.add("events", event_rows(chunk, names))
-    catalog.close()
-    assert sum(catalog.files.values()) == len(session.events)
-    for name in ("SIM1.SIMX", "SIM2.SIMX"):
-        spans = [p.stem.split("-") for p in (tmp_path / "data" / "events" / name).iterdir()]
-        ordered = sorted((int(a), int(b)) for a, b in spans)
-        assert len(ordered) > 2
-        assert all(a[1] < b[0] for a, b in pairwise(ordered))
 
 
 def test_lobster_pair_holds_the_books(itch: Path, session: Any, tmp_path: Path) -> None:
