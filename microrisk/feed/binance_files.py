@@ -272,9 +272,16 @@ def fast_columns(rows: bytes, layout: Layout) -> Columns | None:
 
 
 def _integers(column: pa.ChunkedArray) -> NDArray[np.int64]:
-    """Decimals of 18 digits as their integers: the low halves of the 128 bits."""
-    parts = [np.frombuffer(c.buffers()[1], np.int64)[2 * c.offset : 2 * (c.offset + len(c)) : 2] for c in column.chunks]
-    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+    """Decimals as their integers; -1 where one needs more than the lower half of its 128 bits.
+
+    Arrow's CSV reader does not hold numbers to the precision of the type asked for, so the upper half is looked at.
+    """
+    parts = [
+        np.frombuffer(c.buffers()[1], np.int64)[2 * c.offset : 2 * (c.offset + len(c))].reshape(-1, 2)
+        for c in column.chunks
+    ]
+    halves = np.concatenate(parts) if parts else np.zeros((0, 2), np.int64)
+    return np.where(halves[:, 1] == 0, halves[:, 0], -1)
 
 
 def _to_events(columns: Columns, index: int) -> Events:

@@ -339,7 +339,8 @@ def test_other_streams_are_counted(put: Put, replayed: Run) -> None:
     ("field", "value"),
     [
         ("b", [["100"]]), ("b", [["x", "1"]]), ("b", [["100", "-1"]]), ("b", [["1e999999", "1"]]), ("b", 5),
-        ("b", None), ("b", [[100, 1]]), ("u", None), ("u", "13"), ("u", -1), ("u", 10**30), ("U", 1.5), ("E", "now"), ("E", 10**18),
+        ("b", None), ("b", [[100, 1]]), ("u", None), ("u", "13"), ("u", -1), ("u", 10**30), ("U", 1.5), ("E", "now"),
+        ("E", 10**18),
     ],
 )  # fmt: skip
 def test_a_depth_update_that_cannot_be_read_ends_its_book(put: Put, replayed: Run, field: str, value: Any) -> None:
