@@ -67,7 +67,11 @@ def _memory(found: dict[str, Any]) -> None:
         say(f"memory: {found['unavailable']}")
         return
     text = f"{found['anonymous'] / 1e6:,.1f} MB anonymous for {found['live_orders']:,} resting orders and their books"
-    say(f"memory of a replay: {text}; a second pass adds {found['second_pass'] / 1e6:+,.1f} MB")
+    say(f"memory of a replay: {text}; further passes {_mb(found['second_pass'])} and {_mb(found['third_pass'])}")
+
+
+def _mb(count: float) -> str:
+    return f"{count / 1e6:+,.1f} MB"
 
 
 def _latency(found: dict[str, Any]) -> None:

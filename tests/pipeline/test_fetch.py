@@ -413,6 +413,7 @@ def test_addresses_as_they_are_documented() -> None:
     um = places("binance", "btcusdt", "2024-08-08", market="um", type="bookTicker")
     root = "https://data.binance.vision/data"
     assert um == [f"{root}/futures/um/daily/bookTicker/BTCUSDT/BTCUSDT-bookTicker-2024-08-08.zip"]
+    assert not find_wanted("binance", ["X1", "2024-08-08"], Choice("um", "metrics"), None, lambda _: "").readable
     monthly = places("binance", "BTCUSD_PERP", "2024-08", market="cm")
     assert monthly == [f"{root}/futures/cm/monthly/aggTrades/BTCUSD_PERP/BTCUSD_PERP-aggTrades-2024-08.zip"]
     lobster = places("lobster", "amzn", level=5)

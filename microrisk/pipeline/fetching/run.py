@@ -222,7 +222,7 @@ def _planned(wanted: Wanted, folder: Path) -> Fetched:
 
 def _next(wanted: Wanted, target: Path) -> list[str]:
     if not wanted.readable:
-        return [f"python -c \"import zipfile; print(zipfile.ZipFile('{target}').namelist())\""]
+        return [f"unzip -l {target}"] if target.suffix == ".zip" else []
     return [f"microrisk replay {target} --bbo bbo.parquet", f"microrisk bench --input {target}"]
 
 

@@ -160,7 +160,7 @@ def _iex(sample: Sample, words: Sequence[str], choice: Choice, host: str, text: 
     ending = "pcap.gz" if urlsplit(newest.link).path.endswith(".gz") else "pcap"
     name = safe_name(f"{newest.date}_{newest.protocol}_{newest.feed}{newest.version}.{ending}")
     size = int(newest.size) if newest.size.isascii() and newest.size.isdigit() else 0
-    return Wanted(sample, ((urljoin(url, newest.link), name),), size or None)
+    return Wanted(sample, ((urljoin(url, newest.link), name),), size or None, readable=choice.feed != "dpls")
 
 
 def _index(body: str, url: str) -> list[_Entry]:
