@@ -195,8 +195,8 @@ class BinanceFiles(ChunkFeed):
                 self._bad += not ranged
                 self._find(Integrity.px_range if ranged else Integrity.malformed)
                 self._note(f"{source.name} line {number} cannot be read: {why}")
-        table = np.array(good, np.int64).reshape(-1, 5)
-        return Columns(*table.T, spot=spot)
+        ids, px, qty, ts, side = np.array(good, np.int64).reshape(-1, 5).T
+        return Columns(ids, px, qty, ts, side, spot)
 
 
 @dataclass(frozen=True)
