@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microrisk.errors import FeedError, UsageError
-from microrisk.feed import FORMATS, open_feed
+from microrisk.feed import DECODERS, FORMATS, open_feed
 from microrisk.feed.base import NO_DATE, midnight_ns, session_day, session_midnight
 from microrisk.feed.interning import Interner
 from microrisk.feed.open import HEAD, Source, Window, find_sources
