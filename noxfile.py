@@ -51,6 +51,24 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def bench_record(session: nox.Session) -> None:
+    """Every large figure beside its rivals, about 25 quiet minutes; writes benchmarks/recorded and the page.
+
+    Posargs name parts: books bbo_path curves memory counts page.
+    """
+    parts = {
+        "books": ["benchmarks.record_books", "--messages", "40000000"],
+        "bbo_path": ["benchmarks.bbo_path", "--messages", "4000000"],
+        "curves": ["benchmarks.record_curves"],
+        "memory": ["benchmarks.record_memory"],
+        "counts": ["benchmarks.counts"],
+        "page": ["benchmarks.page"],
+    }
+    for name in session.posargs or parts:
+        session.run("python", "-m", *parts[name])
+
+
+@nox.session
 def harness(session: nox.Session) -> None:
     """Twelve sessions of each part, seeds apart; writes benchmarks/recorded/harness.json, which the README quotes."""
     session.run("python", "-m", "benchmarks.record_harness")
