@@ -176,9 +176,9 @@ IMAGE_ROWS = 100
 class BitstampCsvFeed(ChunkFeed):
     """Order logs of one pair, files that continue each other in order.
 
-    Attributes
+    Parameters
     ----------
-    told : findings of this feed that name an order: (kind, EVENT)
+    find_stale : set stale orders aside; else they stay in the book
     """
 
     format = "bitstamp"
@@ -186,12 +186,12 @@ class BitstampCsvFeed(ChunkFeed):
     crossing_excluded = False
     mask = ALL_MASK
 
-    def __init__(self, sources: Sequence[Source], venue: str, finder: StaleFinder | None = None) -> None:
+    def __init__(self, sources: Sequence[Source], venue: str, *, find_stale: bool = True) -> None:
         super().__init__()
         self._sources = list(sources)
         self._meta = find_meta(sources)
         self._instrument = self._named(venue)
-        self._book = OrderBook(0, finder or StaleFinder())
+        self._book = OrderBook(0, StaleFinder() if find_stale else None)
         self._bad = 0
         self._done = 0
         self._part = 0.0

@@ -156,20 +156,20 @@ class OrderBook:
         past = [*self._ended, *self._aside]
         return np.isin(ids, np.array(past, np.uint64)) if past else np.zeros(len(ids), bool)
 
-    def remember(self, ids: NDArray[np.uint64]) -> None:
-        """Orders that have ended, but are still to be spoken of."""
-        self._ended.update(ids.tolist())
+    def farewell(self, silent: Rows, over: NDArray[np.uint64], done: NDArray[np.uint64]) -> list[str]:
+        """Remember the orders of which more will be said, forget those that are done; notices about wrong findings.
 
-    def farewell(self, rows: Rows) -> list[str]:
-        """Last words about ended orders; notices about stale orders that traded after all."""
-        notices = []
-        for row in rows if self._aside or self._ended else rows[:0]:
-            order, action = int(row["id"]), int(row["action"])
-            if order in self._aside and (action != DELETED or row["qty"] == 0):
-                notices.append(f"order {order} was set aside as stale, and trades at line {int(row['seq'])}")
-            if action == DELETED:
-                self._ended.discard(order)
-                self._aside.discard(order)
+        `silent` are the rows that speak of ended orders: a stale one that trades was not stale.
+        """
+        notices = [
+            f"order {int(row['id'])} was set aside as stale, and trades at line {int(row['seq'])}"
+            for row in (silent if self._aside else silent[:0])
+            if int(row["id"]) in self._aside and (row["action"] != DELETED or row["qty"] == 0)
+        ]
+        if self._ended or self._aside:
+            self._ended.difference_update(done.tolist())
+            self._aside.difference_update(done.tolist())
+        self._ended.update(over.tolist())
         return notices
 
 
@@ -201,8 +201,7 @@ class _Run:
         ids, kind = self.all["id"][sort], self.all["action"][sort]
         first = _starts(ids)
         told = _TOLD[kind]
-        before = _previous(_STATES[kind], first)
-        twice = told & (before >= 0) & (kind[before] == CREATED)
+        twice = told & (_previous(kind == CREATED, first) > _previous(_ENDS[kind], first))
         state = _STATES[kind] & ~twice
         says = _AMOUNTS[kind] & ~twice
         self.twice = np.zeros(len(sort), bool)
@@ -262,7 +261,7 @@ class _Run:
             return about
         before = self.before[self.held :]
         here = (before >= 0) & _OVER[self.all["action"][before]]
-        over: NDArray[np.bool_] = about & (here | self.book.ended(self.rows["id"]))
+        over: NDArray[np.bool_] = about & (here | ((before < 0) & self.book.ended(self.rows["id"])))
         return over
 
     def _takers(self) -> Index:
@@ -286,9 +285,9 @@ class _Run:
         turned &= made & (out["action"] != Action.ADD)
         kinds = ((bad, Integrity.malformed), (silent, Integrity.never_rested), (turned, Integrity.side_mismatch))
         findings = [(int(place[k]), kind, 1) for which, kind in kinds for k in np.flatnonzero(which)]
-        ended = _OVER[rows["action"]] & ~self.twice[self.held :]
-        book.remember(rows["id"][ended])
-        notices = book.farewell(rows[silent])
+        final = _STATES[rows["action"]] & ~self.twice[self.held :] & (self.after[self.held :] < 0)
+        over = _OVER[rows["action"]]
+        notices = book.farewell(rows[silent], rows["id"][final & over], rows["id"][final & ~over])
         notices += [f"line {int(rows['seq'][k])} cannot be read" for k in np.flatnonzero(bad)]
         moment = self.moment[self.held :][made]
         last = np.append(moment[1:] != moment[:-1], True)[: len(moment)]
