@@ -22,7 +22,7 @@ def test_engines_reach_the_same_books(stream: bytes) -> None:
     ours = Microrisk()
     ours.feed(stream)
     truth, best = ours.state(), ours.bests(120)
-    assert (best > 0).any(1).mean() > 0.8
+    assert (best > 0).any(1).mean() > 0.5
     for make in ENGINES.values():
         engine = make()
         engine.feed(stream)
