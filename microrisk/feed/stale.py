@@ -54,11 +54,16 @@ class Lives:
 
 @dataclass
 class _Accusation:
-    """Since when, who ever was a witness, and which witnesses may still rest."""
+    """Since when, who ever was a witness, who may still rest, and the event at whose end the last of them is gone.
+
+    `gone` is that event for the accused order itself; both count within one run.
+    """
 
     since: int
+    gone: int
     ever: set[int] = field(default_factory=set)
     resting: set[int] = field(default_factory=set)
+    until: int = -1
 
 
 class StaleFinder:
@@ -78,44 +83,44 @@ class StaleFinder:
         The caller takes these orders away and goes on with the events behind that one.
         """
         lives = _that_may_cross(lives)
+        self._resume(lives)
         n, at = len(lives.ts), 0
-        where: dict[int, int] | None = None
         while at < n:
             if not self._accused:
                 at = _first_crossing(lives, at)
                 if at == n:
                     break
-            where = where or {int(i): k for k, i in enumerate(lives.id.tolist())}
             self._hear(lives, at)
-            self._dismiss(lives, where, at)
+            for order in [o for o, case in self._accused.items() if case.until <= at or case.gone <= at]:
+                del self._accused[order]
             if stale := self._judge(int(lives.ts[at])):
                 return at, stale
             at += 1
         return None
 
+    def _resume(self, lives: Lives) -> None:
+        """The accusations from before, seen from this run: who of the accused and of the witnesses is still there."""
+        if not self._accused:
+            return
+        before = lives.born < 0
+        gone = dict(zip(lives.id[before].tolist(), lives.gone[before].tolist(), strict=True))
+        for case_of, case in self._accused.items():
+            case.gone = gone.get(case_of, -1)
+            case.resting &= gone.keys()
+            case.until = max((gone[w] for w in case.resting), default=-1)
+
     def _hear(self, lives: Lives, at: int) -> None:
         """Every order told by this event accuses the older ones that it rests beyond."""
         here = (lives.born <= at) & (lives.gone > at)
         for k in np.flatnonzero(here & (lives.born == at)).tolist():
-            side = int(lives.side[k])
+            side, witness = int(lives.side[k]), int(lives.id[k])
             passed = lives.px < lives.px[k] if side > 0 else lives.px > lives.px[k]
-            older = here & (lives.born < at) & (lives.side == -side) & passed
-            for accused in lives.id[older].tolist():
-                case = self._accused.setdefault(accused, _Accusation(int(lives.ts[at])))
-                case.ever.add(int(lives.id[k]))
-                case.resting.add(int(lives.id[k]))
-
-    def _dismiss(self, lives: Lives, where: dict[int, int], at: int) -> None:
-        """Accusations end with the accused, or with the last witness."""
-
-        def rests(order: int) -> bool:
-            k = where.get(order)
-            return k is not None and bool(lives.gone[k] > at)
-
-        for accused, case in list(self._accused.items()):
-            case.resting = {w for w in case.resting if rests(w)}
-            if not case.resting or not rests(accused):
-                del self._accused[accused]
+            older = np.flatnonzero(here & (lives.born < at) & (lives.side == -side) & passed)
+            for accused, gone in zip(lives.id[older].tolist(), lives.gone[older].tolist(), strict=True):
+                case = self._accused.setdefault(accused, _Accusation(int(lives.ts[at]), gone))
+                case.ever.add(witness)
+                case.resting.add(witness)
+                case.until = max(case.until, int(lives.gone[k]))
 
     def _judge(self, now: int) -> list[int]:
         """Those found stale; the case is closed, and the others begin anew without these orders."""
