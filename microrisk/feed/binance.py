@@ -168,7 +168,7 @@ class BinanceFeed(L2Feed[Pair]):
     def _message(self, line: Line) -> None:
         try:
             m = decode(line.body)
-        except msgspec.MsgspecError as why:
+        except (msgspec.MsgspecError, ValueError) as why:
             named = depth_symbol(line.body)
             if named is None:
                 raise

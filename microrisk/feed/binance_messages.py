@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import Annotated
-from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
+from microrisk.feed.capture import host_of, query_of
 from microrisk.spec.units import Side
 
 UpdateId = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -120,7 +120,7 @@ def is_futures(d: Data) -> bool:
 @lru_cache(maxsize=64)
 def market_of(url: str) -> bool | None:
     """Whether a URL is that of futures (True) or spot (False); None when there is no URL."""
-    host = urlsplit(url).hostname or ""
+    host = host_of(url)
     if not host:
         return None
     return host.startswith(("fstream", "dstream", "fapi", "dapi"))
@@ -128,7 +128,7 @@ def market_of(url: str) -> bool | None:
 
 def symbol_of(url: str) -> str:
     """The symbol that a REST depth request asked for, "" when it does not say."""
-    return parse_qs(urlsplit(url).query).get("symbol", [""])[0].upper()
+    return query_of(url).get("symbol", [""])[0].upper()
 
 
 def name_of(symbol: str, futures: bool) -> str:

@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import parse_qs, urlsplit
 
 from microrisk.feed.open import Source, Stream
 from microrisk.spec.units import NS_PER_S, NULL_TS
@@ -84,6 +85,22 @@ def seconds_ns(text: bytes) -> int:
     if ns >= 1 << 63:
         raise ValueError(f"{text[:40]!r} is later than 2262")
     return ns
+
+
+def host_of(url: str) -> str:
+    """Host of a URL, "" when it names none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # such as an unclosed bracket
+        return ""
+
+
+def query_of(url: str) -> dict[str, list[str]]:
+    """What a URL asks for, by name; empty when it cannot be told."""
+    try:
+        return parse_qs(urlsplit(url).query)
+    except ValueError:
+        return {}
 
 
 def _whole_ns(text: bytes) -> int:

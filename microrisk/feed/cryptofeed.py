@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from urllib.parse import urlsplit
 
 from microrisk.errors import UsageError
-from microrisk.feed.capture import Capture
+from microrisk.feed.capture import Capture, host_of
 from microrisk.feed.l2 import L2Feed, Product
 from microrisk.feed.open import Source
 
@@ -45,7 +44,7 @@ def open_sources(
 
 
 def _host(url: str) -> str:
-    return urlsplit(url).hostname or url
+    return host_of(url) or url
 
 
 def _module(url: str) -> str:

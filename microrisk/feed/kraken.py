@@ -278,7 +278,7 @@ class KrakenFeed(L2Feed[KrakenBook]):
             m = _ENVELOPE.decode(line.body)
             if m.method == "subscribe":
                 self._subscribed(_SUBSCRIPTION.decode(m.params))
-        except msgspec.MsgspecError as why:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as why:
             self._note(f"{line.place} line {line.number}: a request that cannot be read: {why}")
 
     def _subscribed(self, s: Subscription) -> None:
@@ -289,7 +289,7 @@ class KrakenFeed(L2Feed[KrakenBook]):
     def _book2(self, m: Envelope, line: Line) -> None:
         try:
             books = _BOOKS2.decode(m.data)
-        except msgspec.MsgspecError as why:
+        except (msgspec.MsgspecError, ValueError) as why:
             known = [p for n in _NAMES.decode(m.data) if (p := self._by_symbol.get(n.symbol))]
             if not known:
                 raise
@@ -380,7 +380,7 @@ def _why_no_book(members: list[msgspec.Raw], channel: str) -> str:
     try:
         for part in members[1:-2]:
             _PART.decode(part)
-    except msgspec.MsgspecError as why:
+    except (msgspec.MsgspecError, ValueError) as why:
         return str(why)
     return "not the members of a book message"
 
