@@ -5,8 +5,8 @@ Counts do not depend on how busy the machine is. Three experiments:
 1. Ours, exact: a C++ driver over the engine's library (the same CMake target that the extension links), callgrind
    collecting only the messages behind a fill of 600,000 live orders of 8,000 names. Cache misses are those of its model
    (32 KiB, 8 ways; then 512 KiB, and 32 MiB, 16 ways): no prefetcher, so an upper bound of what a core waits for.
-2. Beside the rivals: the packages under Python, whole process, over a long and over a shorter part of one stream; the
-   difference over the messages between them. Start-up, reading the file and the fill cancel out.
+2. Beside the rivals: the packages under Python; the model begins with the fill of 100,000 live orders and counts
+   behind it, switched from inside the process.
 3. Lines a message: an address trace (lackey) of one call a message. For each message the distinct 64-byte lines
    outside stack and input. A line that more than one message in eight touches is called hot: it stays in the
    first-level cache (the engine's own members, tables of types). The others are cold: whether such a line is near
@@ -99,24 +99,37 @@ def exact(driver: Path, messages: int, lifetime: str) -> dict[str, Any]:
     return found
 
 
+def switch() -> Path:
+    """A shared library whose `begin` and `collect` talk to callgrind."""
+    source, out = BUILD / "switch.c", BUILD / "switch.so"
+    source.write_text(
+        "#include <valgrind/callgrind.h>\n"
+        "void begin(void) { CALLGRIND_START_INSTRUMENTATION; }\n"
+        "void collect(void) { CALLGRIND_TOGGLE_COLLECT; }\n"
+    )
+    subprocess.run(["gcc", "-O1", "-shared", "-fPIC", str(source), "-o", str(out)], check=True)
+    return out
+
+
 def beside(messages: int) -> dict[str, Any]:
-    """Experiment 2: all engines as packages, by difference of two lengths."""
+    """Experiment 2: all engines as packages under Python."""
     path, truth = cached_day(messages=messages, live_orders=100_000, steady=True)
-    data, cut = path.read_bytes(), truth["fill_bytes"]
-    numbers = truth["fill_messages"], truth["messages"]
+    library, n = switch(), truth["messages"] - truth["fill_messages"]
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / "short.itch", path]
-        files[0].write_bytes(data[:cut])
-        for name in RIVALS:
-            runs = [
-                callgrind([sys.executable, "-m", "benchmarks.counts_worker", name, str(f)], CACHES["l3_32m"])
-                for f in files
-            ]
-            events = {k: runs[1][k] - runs[0][k] for k in runs[1]}
-            found[name] = per_message(events, numbers[1] - numbers[0])
-            say(f"counts, {name}: {found[name]}")
-    return {"live_orders": truth["live_orders"], "messages": numbers[1] - numbers[0], "engines": found}
+    for name in RIVALS:
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.counts_worker",
+            name,
+            str(path),
+            str(truth["fill_bytes"]),
+            str(library),
+        ]
+        events = callgrind(command, CACHES["l3_32m"], "--instr-atstart=no", "--collect-atstart=no")
+        found[name] = per_message(events, n)
+        say(f"counts, {name}: {found[name]}")
+    return {"live_orders": truth["live_orders"], "messages": n, "engines": found}
 
 
 def trace(driver: Path, path: Path, fill: int) -> Iterator[set[int]]:

@@ -157,8 +157,8 @@ def _beside(record: Record) -> list[str]:
     keys = ("instructions", "data_references", "d1_misses", "last_level_misses")
     rows = [[n, *(number(found["engines"][n][k]) for k in keys)] for n in ENGINES]
     words = flow(
-        f"""The packages under Python beside each other, {found["live_orders"]:,} live orders, as the difference of two
-        lengths of one stream:"""
+        f"""The packages under Python beside each other, {found["messages"]:,} messages behind a fill of
+        {found["live_orders"]:,} live orders:"""
     )
     return [words, table(["engine", "instructions", "data references", "misses, 32 KiB", "32 MiB"], rows)]
 
