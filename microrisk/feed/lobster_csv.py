@@ -143,12 +143,18 @@ def read_images(data: bytes) -> Images:
 
 def _read_images_singly(data: bytes) -> Images:
     rows = [_cells(line) for line in _lines(data)]
-    width = max((len(r) for r in rows), default=4)
+    width = max((len(r) for r in rows), default=0) or 4
     out = np.full((len(rows), width), UNREADABLE, np.int64)
     for k, row in enumerate(rows):
         if len(row) == width:
             out[k] = row
     return out
+
+
+def _of_one_width(parts: list[NDArray[Any]]) -> list[NDArray[Any]]:
+    """Images with the width of the first part; rows of another width count as unreadable."""
+    shape = parts[0].shape[1:]
+    return [p if p.shape[1:] == shape else np.full((len(p), *shape), UNREADABLE, p.dtype) for p in parts]
 
 
 def _cells(line: bytes) -> list[int]:
@@ -199,7 +205,7 @@ class Rows:
         """The next `n` rows; fewer only at the end."""
         while self._have < n and self._more:
             self._fill()
-        rows = np.concatenate(self._ready) if self._ready else self._read(b"")
+        rows = np.concatenate(_of_one_width(self._ready)) if self._ready else self._read(b"")
         self._ready = [rows[n:]] if len(rows) > n else []
         self._have = max(0, len(rows) - n)
         return rows[:n]
