@@ -12,23 +12,19 @@ BookStore::BookStore(std::size_t reserve, std::uint64_t* growths) : orders_(grow
   index_.init(reserve, growths);
 }
 
-// Every live order into new chains: the table doubles, or takes the instrument into the hash.
+// Every live order into new chains: the table doubles, or takes the instrument into the hash. In the order of the pool,
+// which is read in sequence; a free record has no level.
 void BookStore::reindex(bool salted) {
-  Arena<Handle> live(nullptr);
-  live.reserve(index_.size());
-  for (std::size_t b = 0; b < index_.buckets(); ++b) {
-    for (Handle h = index_.first(b); h != NO_HANDLE; h = orders_[h].chain) live.push(h);
-  }
   if (salted) {
     index_.salt();
   } else {
     index_.widen();
   }
-  // oldest first, so that the youngest stand at the head of their chains
-  for (std::size_t i = live.size(); i-- > 0;) {
-    Handle& first = index_.first(bucket_of(live[i]));
-    orders_[live[i]].chain = first;
-    first = live[i];
+  for (Handle h = 1; h < orders_.size(); ++h) {
+    if (orders_[h].level == NO_HANDLE) continue;
+    Handle& first = index_.first(bucket_of(h));
+    orders_[h].chain = first;
+    first = h;
   }
 }
 

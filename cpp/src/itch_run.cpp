@@ -41,6 +41,14 @@ void ask_for(const void* line) noexcept {
   __builtin_prefetch(line, 1);
 }
 
+// The rungs that locate() compares, and where an insertion writes.
+void ask_for_best(const Ladder& ladder) noexcept {
+  const Rung* end = ladder.end();
+  ask_for(end);
+  ask_for(end - 4);
+  ask_for(end - 8);
+}
+
 enum class Kind : std::uint8_t { OTHER, ADD, EXECUTE, EXECUTE_PRICE, CANCEL, REMOVE, REPLACE };
 
 struct Type {
@@ -178,9 +186,7 @@ class ItchRun {
     for (std::size_t i = 0; i < g.n_adds; ++i) {
       Ahead& a = g.of[g.adds[i]];
       a.ask = a.p[itch::add_order::side_at] == 'S';
-      const Rung* end = a.in->book.side[a.ask].end();
-      ask_for(end - 1);
-      ask_for(end - 5);
+      ask_for_best(a.in->book.side[a.ask]);
     }
   }
 
@@ -209,7 +215,7 @@ class ItchRun {
     for (std::size_t i = 0; i < g.n_adds; ++i) ask_for(&store_.order(store_.level(g.of[g.adds[i]].handle).tail));
     for (std::size_t i = 0; i < g.n_known; ++i) {
       const Ahead& a = g.of[g.known[i]];
-      ask_for(a.in->book.side[store_.level(a.handle).ask()].end() - 1);
+      ask_for_best(a.in->book.side[store_.level(a.handle).ask()]);
     }
   }
 

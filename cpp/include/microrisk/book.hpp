@@ -112,11 +112,13 @@ class BookStore {
  private:
   friend class Hints;
 
-  std::size_t bucket_of(Handle h) const noexcept { return index_.bucket(level_of(h).instrument(), orders_[h].id); }
+  std::size_t bucket_of(Handle h) const noexcept {
+    return index_.bucket(index_.salted() ? level_of(h).instrument() : 0, orders_[h].id);
+  }
   Handle new_order();
   Handle new_level();
   void free_level(Handle h) noexcept { levels_[h].head = free_levels_, free_levels_ = h; }
-  void free_order(Handle h) noexcept { orders_[h].next = free_orders_, free_orders_ = h; }
+  void free_order(Handle h) noexcept { orders_[h].next = free_orders_, orders_[h].level = NO_HANDLE, free_orders_ = h; }
   void unchain(Handle h, std::size_t bucket) noexcept;
   [[gnu::noinline]] void reindex(bool salted);
   [[gnu::noinline]] void salt_if_crowded(std::uint64_t id, Handle first);

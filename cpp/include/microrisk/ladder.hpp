@@ -3,7 +3,7 @@
 // Ask prices are stored as ~price, so that both sides sort upwards with one comparator (~ and not -, because ~ has no
 // overflow). Work near the best takes no branch that depends on the data: in front of the array lie GUARD rungs with
 // the smallest key, so that the search counts the better ones of the last GUARD rungs without asking for the size;
-// behind it lie GUARD + 1 unused rungs, so that up to GUARD rungs are moved as one block of fixed size.
+// behind it lie SLACK unused rungs, so that up to BLOCK rungs are moved as one block of fixed size.
 #pragma once
 
 #include <algorithm>
@@ -33,7 +33,7 @@ static_assert(sizeof(Rung) == 16);
 
 class Ladder {
  public:
-  static constexpr std::size_t GUARD = 8, SLACK = GUARD + 1;
+  static constexpr std::size_t GUARD = 8, BLOCK = 4, SLACK = BLOCK + 1;
 
   std::size_t size() const noexcept { return size_; }
   bool empty() const noexcept { return size_ == 0; }
@@ -87,8 +87,8 @@ class Ladder {
 
   // n rungs, at most two rungs away from their place.
   void move(std::size_t to, std::size_t from, std::size_t n) noexcept {
-    if (n <= GUARD) [[likely]] {
-      Rung block[GUARD];
+    if (n <= BLOCK) [[likely]] {
+      Rung block[BLOCK];
       std::memcpy(block, rungs_ + from, sizeof(block));
       std::memcpy(static_cast<void*>(rungs_ + to), block, sizeof(block));
     } else {
