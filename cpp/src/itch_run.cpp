@@ -41,13 +41,14 @@ void ask_for(const void* line) noexcept {
   __builtin_prefetch(line, 1);
 }
 
-// The rungs that locate() compares, and where an insertion writes.
+// Most of the rungs that locate() compares.
 void ask_for_best(const Ladder& ladder) noexcept {
   const Rung* end = ladder.end();
-  ask_for(end);
-  ask_for(end - 4);
-  ask_for(end - 8);
+  ask_for(end - 1);
+  ask_for(end - 5);
 }
+
+constexpr Rung NOWHERE{};
 
 enum class Kind : std::uint8_t { OTHER, ADD, EXECUTE, EXECUTE_PRICE, CANCEL, REMOVE, REPLACE };
 
@@ -202,8 +203,7 @@ class ItchRun {
     for (std::size_t i = 0; i < g.n_known; ++i) {
       Ahead& a = g.of[g.known[i]];
       const Order* order = &store_.order(a.handle);
-      if (order->id != a.ref) [[unlikely]]
-        order = &store_.order(order->chain);
+      order = &store_.order(order->id != a.ref ? order->chain : a.handle);
       ask_for(&store_.order(order->next));
       ask_for(&store_.order(order->prev));
       a.handle = order->level;
@@ -215,7 +215,11 @@ class ItchRun {
     for (std::size_t i = 0; i < g.n_adds; ++i) ask_for(&store_.order(store_.level(g.of[g.adds[i]].handle).tail));
     for (std::size_t i = 0; i < g.n_known; ++i) {
       const Ahead& a = g.of[g.known[i]];
-      ask_for_best(a.in->book.side[store_.level(a.handle).ask()]);
+      const Level& level = store_.level(a.handle);
+      const Ladder& ladder = a.in->book.side[level.ask()];
+      // a level of one order is about to go; otherwise the ladder is not needed, and this asks for a warm line
+      const Rung* end = level.orders > 1 ? &NOWHERE : ladder.end() - 1;
+      ask_for(end);
     }
   }
 
