@@ -49,6 +49,7 @@ def bench(session: nox.Session) -> None:
     record = ["--benchmark-json", "benchmarks/recorded/bench.json"]
     args = ["benchmarks", "-q", "--benchmark-only", "-o", "python_files=bench_*.py", *record]
     session.run("python", "-m", "pytest", *args, *session.posargs)
+    session.run("python", "-m", "benchmarks.page")
 
 
 @nox.session
