@@ -75,6 +75,8 @@ _DECODE_LIST = msgspec.json.Decoder(list[Message])
 _DECODE_ONE = msgspec.json.Decoder(Message)
 _DECODE_IMAGE = msgspec.json.Decoder(BookImage)
 
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
 _BETWEEN = re.compile(rb"\}\s*,\s*(?=\{)")
 _COLUMNS = ("ts_event", "seq", "order_id", "ref", "px", "qty", "action", "side", "flags", "instrument")
 # plain integers: enum members cost more than everything else in a loop over messages
@@ -131,7 +133,7 @@ def read_image(source: Source) -> BookImage:
         return _DECODE_IMAGE.decode(data)
     except msgspec.ValidationError as why:
         raise UsageError(f"{source.label} is not a level-3 book image: {why}") from why
-    except msgspec.DecodeError as why:
+    except _UNDECODABLE as why:
         raise FeedError(f"the book image cannot be read: {why}", path=source.label) from why
 
 
@@ -406,7 +408,7 @@ class MessageReader:
     def _one(self, text: bytes, at: int, out: list[Message]) -> None:
         try:
             out.append(_DECODE_ONE.decode(text))
-        except msgspec.DecodeError as why:
+        except _UNDECODABLE as why:
             self._lines += 1
             self._lost(f"message at offset {at} cannot be read: {why}")
 
@@ -418,7 +420,7 @@ class MessageReader:
         for end in reversed(cuts[-8:]):
             try:
                 return _DECODE_LIST.decode(b"[" + data[:end] + b"]"), data.index(b",", end) + 1
-            except msgspec.DecodeError:
+            except _UNDECODABLE:
                 continue
         if not cuts:
             return [], 0
@@ -431,7 +433,7 @@ class MessageReader:
             return []
         try:
             return _DECODE_LIST.decode(b"[" + text)
-        except msgspec.DecodeError:
+        except _UNDECODABLE:
             return self._singly(text.removesuffix(b"]"), base)
 
     def _singly(self, data: bytes, base: int) -> list[Message]:
