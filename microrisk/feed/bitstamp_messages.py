@@ -14,7 +14,7 @@ from microrisk.feed.ladder import Level
 ORDERS, DIFF, TOP, DETAIL = "live_orders", "diff_order_book", "order_book", "detail_order_book"
 BOOKS = (ORDERS, DIFF, TOP, DETAIL)
 """Channels that can make a book, the best first."""
-_Micros = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,16}$")]
+_Micros = Annotated[str, msgspec.Meta(pattern=r"^([0-8][0-9]{15}|[0-9]{1,15})$")]
 _Id = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 _Type = Annotated[int, msgspec.Meta(ge=0, le=1)]
 

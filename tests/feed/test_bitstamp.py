@@ -238,6 +238,12 @@ def test_a_damaged_trade_or_image_costs_no_book(tmp_path: Path, bad: Any) -> Non
     assert [px for px, _ in levels(engine)[0]] == [100, 99, 98, 97]
 
 
+def test_a_time_past_int64_is_malformed(tmp_path: Path) -> None:
+    late = 9_999_999_999_999_999 - T0
+    _, engine, counts = run(session(tmp_path, rest(0, *IMAGE), trade(late), diff(1, [["98", "1"]]), rest(late, *IMAGE)))
+    assert (counts, [px for px, _ in levels(engine)[0]]) == ({"malformed": 2}, [100, 99, 98])
+
+
 def test_unknown_messages_and_a_cut_file(tmp_path: Path) -> None:
     lines = [rest(0, *IMAGE), {"event": "data", "channel": "news_btcusd"}, {"event": "bts:heartbeat"}]
     path = session(tmp_path, *lines, *[diff(n, [["98", "1"]]) for n in range(1, 400)])
