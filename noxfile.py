@@ -11,6 +11,7 @@ import nox
 nox.options.sessions = ["lint", "types", "test"]
 nox.options.default_venv_backend = "none"  # the Makefile has made .venv; sessions run inside it
 ROOT = Path(__file__).parent
+EXPORT_READERS = ("nautilus_trader==1.221.0", "hftbacktest==2.4.4")  # the newest with a wheel for Python 3.11
 PYTHON_CODE = ("microrisk", "tests", "benchmarks", "noxfile.py")
 
 
@@ -48,6 +49,7 @@ def bench(session: nox.Session) -> None:
     record = ["--benchmark-json", "benchmarks/recorded/bench.json"]
     args = ["benchmarks", "-q", "--benchmark-only", "-o", "python_files=bench_*.py", *record]
     session.run("python", "-m", "pytest", *args, *session.posargs)
+    session.run("python", "-m", "benchmarks.page")
 
 
 @nox.session
@@ -90,6 +92,18 @@ def fuzz(session: nox.Session) -> None:
     corpus.mkdir(exist_ok=True)
     limit = ["-max_total_time=60", *session.posargs]
     session.run(str(build / "fuzz_itch"), str(corpus), "tests/golden", *limit, external=True)
+
+
+@nox.session
+def exports(session: nox.Session) -> None:
+    """Exports opened by the packages they are for, in an environment of their own (their pins are not ours)."""
+    home = ROOT / "build" / "exports"
+    python = home / "bin" / "python"
+    if not python.exists():
+        session.run("python", "-m", "venv", str(home))
+    session.run(str(python), "-m", "pip", "install", "-q", *EXPORT_READERS, external=True)
+    env = {"MICRORISK_EXPORTS_PYTHON": str(python)}
+    session.run("python", "-m", "pytest", "-q", "tests/pipeline/test_exports.py", *session.posargs, env=env)
 
 
 @nox.session

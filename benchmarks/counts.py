@@ -46,9 +46,11 @@ def build() -> Path:
 
     options = ["-DCMAKE_BUILD_TYPE=Release", f"-Dpybind11_DIR={pybind11.get_cmake_dir()}"]
     options.append(f"-DPython_EXECUTABLE={sys.executable}")
-    quiet = {"check": True, "stdout": subprocess.DEVNULL}
-    subprocess.run(["cmake", "-S", str(ROOT), "-B", str(BUILD), *options], **quiet)
-    subprocess.run(["cmake", "--build", str(BUILD), "--target", "microrisk_engine", "-j2"], **quiet)
+    for step in (
+        ["-S", str(ROOT), "-B", str(BUILD), *options],
+        ["--build", str(BUILD), "--target", "microrisk_engine"],
+    ):
+        subprocess.run(["cmake", *step], check=True, stdout=subprocess.DEVNULL)
     driver = BUILD / "counts"
     flags = ["-O2", "-g1", "-std=c++20", f"-I{ROOT / 'cpp' / 'include'}"]
     source = str(Path(__file__).with_suffix(".cpp"))

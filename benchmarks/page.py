@@ -163,6 +163,28 @@ def _beside(record: Record) -> list[str]:
     return [words, table(["engine", "instructions", "data references", "misses, 32 KiB", "32 MiB"], rows)]
 
 
+def tables(record: Record) -> str:
+    """Whole processes to Parquet: CPU seconds, ratios, memory."""
+    rows = []
+    for name, title in (("bbo", "best prices"), ("depth", "depth 10")):
+        if name not in record:
+            continue
+        found = record[name]
+        cost = [ranged(found["cpu_s"][n]) for n in ("ours", "itch-book")]
+        ratio = [ranged(found[k], "x") for k in ("ratio_whole", "ratio_without_start_and_parquet")]
+        memory = " / ".join(number(found["rss_mb"][n]["high"]) for n in ("ours", "itch-book"))
+        rows.append([title, f"{found['rows']:,}", *cost, *ratio, memory])
+    head = ["table", "rows, all equal", "microrisk, CPU s", "itch-book, CPU s", "ratio", "less start and Parquet"]
+    one, one_table = record["stream"], next(record[n] for n in ("bbo", "depth") if n in record)
+    words = flow(
+        f"""{one["messages"]:,} messages ({one["lifetime"]}, {one["refs"]}) to zstd Parquet of every name,
+        `microrisk replay` beside `itch_book convert`: user and system seconds of whole processes with all threads,
+        median [range] over {one_table["ratio_whole"]["n"]} rounds. The last ratio takes off process start and Parquet
+        writing on both sides. The files are compared row by row."""
+    )
+    return f"{words}\n\n{table([*head, 'peak MB, same order'], rows)}"
+
+
 def latency(record: Record) -> str:
     """Paced latency of the quietest set."""
     rows = []
@@ -199,6 +221,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Record], str]]] = {
     "curves": ("How the cost grows", curves),
     "memory": ("Memory", memory),
     "counts": ("Instructions and cache lines", counts),
+    "tables": ("Tables out", tables),
     "latency": ("Paced latency", latency),
 }
 INTRO = (

@@ -43,20 +43,20 @@ void BookStore::show_quantity(Book& book, const Level& level) const noexcept {
     if (n > 0 && level.key >= to_key(ask, pxs[n - 1]))
       TopLevels(*book.view).changed(ask, to_px(ask, level.key), level.qty);
   }
-  if (book.watch_depth > 0 && !book.deep_change) {
+  if (book.watch_depth > 0) {
     const Ladder& ladder = book.side[ask];
     const std::size_t n = std::min<std::size_t>(ladder.size(), book.watch_depth);
-    if (level.key >= ladder.best(n - 1).key) book.deep_change = true;
+    if (level.key >= ladder.best(n - 1).key) book.deep_changed(ask);
   }
 }
 
 void BookStore::show_insert(Book& book, bool ask, std::size_t depth, std::int64_t key, std::int64_t qty) noexcept {
   if (book.view != nullptr) TopLevels(*book.view).inserted(ask, depth, to_px(ask, key), qty);
-  if (depth < book.watch_depth) book.deep_change = true;
+  if (depth < book.watch_depth) book.deep_changed(ask);
 }
 
 void BookStore::show_erase(Book& book, bool ask, std::size_t depth) const noexcept {
-  if (depth < book.watch_depth) book.deep_change = true;
+  if (depth < book.watch_depth) book.deep_changed(ask);
   if (book.view == nullptr || depth >= DEPTH) return;
   const Ladder& ladder = book.side[ask];
   const bool more = ladder.size() >= DEPTH;
@@ -87,7 +87,8 @@ bool BookStore::set_level(Book& book, bool ask, std::int64_t px, std::int64_t qt
 }
 
 void BookStore::clear(Book& book) noexcept {
-  for (Ladder& ladder : book.side) {
+  for (const bool ask : {false, true}) {
+    Ladder& ladder = book.side[ask];
     for (std::size_t i = 0; i < ladder.size(); ++i) {
       const Handle h = ladder.rung(i).level;
       const bool of_orders = levels_[h].orders > 0;
@@ -99,7 +100,7 @@ void BookStore::clear(Book& book) noexcept {
       }
       free_level(h);
     }
-    if (!ladder.empty()) book.deep_change = book.top_moved = true;
+    if (!ladder.empty()) book.deep_changed(ask), book.top_moved = true;
     ladder.clear();
   }
   if (book.view != nullptr) TopLevels(*book.view).cleared();

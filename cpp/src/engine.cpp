@@ -95,7 +95,7 @@ Instrument& Engine::at(std::uint32_t index) {
 
 void Engine::equip(Instrument& in) {
   in.book.view = tracked_ || (depth_ > 0 && depth_ <= DEPTH) ? &in.view : nullptr;
-  in.book.watch_depth = static_cast<std::uint32_t>(depth_);
+  in.book.watch_depth = static_cast<std::uint32_t>(std::max<std::size_t>(depth_, bbo_on_));
   in.view.instrument = in.book.instrument;
   in.view.ts_event = in.view.ts_recv = NULL_TS;
   in.last_bbo = Bbo{NULL_TS, NULL_TS, 0, NULL_PX, 0, NULL_PX, 0, in.book.instrument, 0};
@@ -265,8 +265,7 @@ void Engine::complete(Instrument& in, const Event& e) {
     in.changed = false;
     check_crossed(in, e);
   }
-  if (bbo_on_) emit_bbo(in, e);
-  if (depth_ > 0 && in.book.deep_change) sample_ns_ > 0 ? due_sample(in) : emit_depth(in, e);
+  if (in.book.deep_change != 0) emit_changes(in, e);
   if (!tracked_) return;
   View& v = in.view;
   Pending& p = in.pending;

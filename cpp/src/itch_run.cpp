@@ -316,17 +316,16 @@ class ItchRun {
     ++e.n_events;
     in.has_book = true;
     in.in_snapshot = false;
-    if (in.book.top_moved | in.crossed | in.book.deep_change | e.bbo_on_) finish(in, a, ts);
+    if (in.book.top_moved | in.crossed | (in.book.deep_change != 0)) finish(in, a, ts);
   }
 
   void finish(Instrument& in, const Ahead& a, std::int64_t ts) {
     if (crosses(in)) [[unlikely]]
       report(in, a);
-    if (!engine_.bbo_on_ && engine_.depth_ == 0) return;
+    if (in.book.deep_change == 0) return;
     Event e{};
     e.ts_event = ts, e.ts_recv = NULL_TS, e.seq = decoder_.messages;
-    if (engine_.bbo_on_) engine_.emit_bbo(in, e);
-    if (engine_.depth_ > 0 && in.book.deep_change) engine_.emit_depth(in, e);
+    engine_.emit_changes(in, e);
   }
 
   // May be wrong about prices at the ends of 64 bits, which check_crossed() then puts right: an empty side shows a

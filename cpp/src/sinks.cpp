@@ -75,6 +75,7 @@ bool is_deed(const Event& e) noexcept {
 void Engine::record_bbo() {
   require_fresh();
   bbo_on_ = true;
+  for (Instrument* in : sorted_) equip(*in);
 }
 
 void Engine::record_depth(std::size_t depth) {
@@ -106,8 +107,7 @@ void Engine::finish() {
     const View& v = in->view;
     e.ts_event = v.ts_event, e.ts_recv = v.ts_recv, e.seq = v.seq;
     in->in_snapshot = false;
-    if (bbo_on_) emit_bbo(*in, e);
-    if (depth_ > 0 && in->book.deep_change) sample_ns_ > 0 ? due_sample(*in) : emit_depth(*in, e);
+    if (in->book.deep_change != 0) emit_changes(*in, e);
   }
   if (sample_ns_ > 0) emit_samples(now);
 }
@@ -123,62 +123,84 @@ void Engine::before(Instrument& in, const Event& e) {
   if (qty > 0) prints.push(print_of(e, held, qty));
 }
 
-// Fills `out`; true when it differs from the instrument's last row.
-bool Engine::best(const Instrument& in, const Event& e, Bbo& out) const noexcept {
-  out = Bbo{e.ts_event, e.ts_recv, e.seq, NULL_PX, 0, NULL_PX, 0, in.book.instrument, 0};
-  const Ladder &bids = in.book.side[0], &asks = in.book.side[1];
-  if (!bids.empty()) {
-    out.bid_px = to_px(false, bids.best().key);
-    out.bid_qty = store_.level(bids.best().level).qty;
+// An event that touched the first levels is complete. Sides without a mark are as they were when last recorded: their
+// levels, which may be far from the cache, are not read.
+void Engine::emit_changes(Instrument& in, const Event& e) {
+  if (bbo_on_) emit_bbo(in, e);
+  if (depth_ == 0) {
+    in.book.deep_change = 0;
+  } else if (sample_ns_ > 0) {
+    due_sample(in);
+  } else {
+    emit_depth(in, e);
   }
-  if (!asks.empty()) {
-    out.ask_px = to_px(true, asks.best().key);
-    out.ask_qty = store_.level(asks.best().level).qty;
-  }
-  const Bbo& last = in.last_bbo;
-  return out.bid_px != last.bid_px || out.bid_qty != last.bid_qty || out.ask_px != last.ask_px ||
-         out.ask_qty != last.ask_qty;
 }
 
 void Engine::emit_bbo(Instrument& in, const Event& e) {
-  Bbo row;
-  if (!best(in, e, row)) return;
-  in.last_bbo = row;
-  bbo.push(row);
+  Bbo& last = in.last_bbo;
+  std::int64_t top[2][2] = {{last.bid_px, last.bid_qty}, {last.ask_px, last.ask_qty}};
+  for (const bool ask : {false, true}) {
+    if ((in.book.deep_change >> ask & 1) != 0) level_side(in, ask, 1, top[ask]);
+  }
+  if (top[0][0] == last.bid_px && top[0][1] == last.bid_qty && top[1][0] == last.ask_px && top[1][1] == last.ask_qty) {
+    return;
+  }
+  last = Bbo{e.ts_event, e.ts_recv, e.seq, top[0][0], top[0][1], top[1][0], top[1][1], in.book.instrument, 0};
+  bbo.push(last);
+}
+
+void Engine::level_side(const Instrument& in, bool ask, std::size_t depth, std::int64_t* out) const noexcept {
+  const Ladder& ladder = in.book.side[ask];
+  const std::size_t n = std::min(depth, ladder.size());
+  std::size_t i = 0;
+  // a view has them side by side already: one read each instead of a walk over the levels
+  if (in.book.view != nullptr && depth <= DEPTH) {
+    const View& v = in.view;
+    const std::int64_t *px = ask ? v.ask_px : v.bid_px, *qty = ask ? v.ask_qty : v.bid_qty;
+    for (; i < n; ++i, out += 2) out[0] = px[i], out[1] = qty[i];
+  }
+  for (; i < n; ++i, out += 2) {
+    out[0] = to_px(ask, ladder.best(i).key);
+    out[1] = store_.level(ladder.best(i).level).qty;
+  }
+  for (; i < depth; ++i, out += 2) out[0] = NULL_PX, out[1] = 0;
 }
 
 void Engine::levels(const Instrument& in, std::size_t depth, std::int64_t* out) const noexcept {
-  for (std::size_t s = 0; s < 2; ++s) {
-    const Ladder& ladder = in.book.side[s];
-    const std::size_t n = std::min(depth, ladder.size());
-    std::size_t i = 0;
-    // a tracked view has them side by side already: one read each instead of a walk over the levels
-    if (in.book.view != nullptr && depth <= DEPTH) {
-      const View& v = in.view;
-      const std::int64_t *px = s == 1 ? v.ask_px : v.bid_px, *qty = s == 1 ? v.ask_qty : v.bid_qty;
-      for (; i < n; ++i, out += 2) out[0] = px[i], out[1] = qty[i];
-    }
-    for (; i < n; ++i, out += 2) {
-      out[0] = to_px(s == 1, ladder.best(i).key);
-      out[1] = store_.level(ladder.best(i).level).qty;
-    }
-    for (; i < depth; ++i, out += 2) out[0] = NULL_PX, out[1] = 0;
-  }
+  level_side(in, false, depth, out);
+  level_side(in, true, depth, out + 2 * depth);
 }
 
+namespace {
+
+Bbo row_of(const Event& e, std::uint32_t instrument, const std::int64_t* image, std::size_t depth) noexcept {
+  const std::int64_t* ask = image + 2 * depth;
+  return Bbo{e.ts_event, e.ts_recv, e.seq, image[0], image[1], ask[0], ask[1], instrument, 0};
+}
+
+}  // namespace
+
 void Engine::emit_depth(Instrument& in, const Event& e) {
-  in.book.deep_change = false;
-  const std::size_t n = depth_ * 4;
-  std::int64_t* image = depth_levels.extend(n);
-  levels(in, depth_, image);
-  if (std::memcmp(image, in.depth_image.data(), n * sizeof(*image)) == 0) {
-    depth_levels.resize(depth_levels.size() - n);  // changed and changed back within one event
-    return;
+  const std::size_t half = depth_ * 2;
+  std::int64_t *image = depth_levels.extend(2 * half), *last = in.depth_image.data();
+  bool differs = false;
+  for (const bool ask : {false, true}) {
+    const std::size_t at = ask ? half : 0;
+    if ((in.book.deep_change >> ask & 1) == 0) {
+      std::memcpy(image + at, last + at, half * sizeof(*image));
+      continue;
+    }
+    level_side(in, ask, depth_, image + at);
+    if (std::memcmp(image + at, last + at, half * sizeof(*image)) == 0) continue;
+    std::memcpy(last + at, image + at, half * sizeof(*image));
+    differs = true;
   }
-  std::memcpy(in.depth_image.data(), image, n * sizeof(*image));
-  Bbo row;
-  (void)best(in, e, row);
-  depth_rows.push(row);
+  in.book.deep_change = 0;
+  if (differs) {
+    depth_rows.push(row_of(e, in.book.instrument, image, depth_));
+  } else {
+    depth_levels.resize(depth_levels.size() - 2 * half);  // changed and changed back within one event
+  }
 }
 
 // ---- samples -------------------------------------------------------------------------------------------------------
@@ -197,7 +219,7 @@ void Engine::hold(Instrument& in) {
   levels(in, depth_, in.held_image.data());
   Event e{};
   e.ts_event = in.view.ts_event, e.ts_recv = in.view.ts_recv, e.seq = in.view.seq;
-  (void)best(in, e, in.held_row);
+  in.held_row = row_of(e, in.book.instrument, in.held_image.data(), depth_);
 }
 
 // Samples of the grid point that lies behind us when the clock goes on to `to`; instruments in rising order.
@@ -217,7 +239,7 @@ void Engine::emit_sample(Instrument& in) {
   if (!in.held) {
     hold(in);
     row = in.held_row;
-    in.book.deep_change = false;
+    in.book.deep_change = 0;
   }
   in.due = in.held = false;
   if (in.held_image == in.depth_image) return;

@@ -235,7 +235,7 @@ def convert(
     inputs: Inputs,
     /,
     *,
-    to: Literal["itch50", "lobster", "parquet"],
+    to: Literal["itch50", "lobster", "parquet", "nautilus", "hftbacktest"],
     out: Path,
     types: str = "bbo,trades,events",
     depth: int = 10,
@@ -248,7 +248,8 @@ def convert(
     Parameters
     ----------
     to
-        itch50 (one file), lobster (a folder), parquet (a catalog data/<type>/<INSTRUMENT.VENUE>/...).
+        itch50 (one file), lobster (a folder), parquet (a catalog data/<type>/<INSTRUMENT.VENUE>/...), nautilus (the
+        catalog of nautilus_trader), hftbacktest (an .npz an instrument).
     out
         File or folder to write.
     types
@@ -291,6 +292,7 @@ EXAMPLES: dict[Callable[..., int], tuple[str, ...]] = {
     ),
     convert: (
         "microrisk convert messages.json.gz --snapshot level3.json.gz --to itch50 --out btc.itch",
+        "microrisk convert messages.json.gz --snapshot level3.json.gz --to nautilus --out catalog/",
         "microrisk convert day.itch.gz --to parquet --types bbo,book --depth 5 --every 1s --out catalog/",
     ),
 }

@@ -26,7 +26,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict, deque
 from collections.abc import Sequence
-from typing import Annotated
 
 import msgspec
 import numpy as np
@@ -35,6 +34,20 @@ from numpy.typing import NDArray
 from microrisk.errors import FeedError, UsageError
 from microrisk.feed.base import ChunkFeed, Events, venue_of
 from microrisk.feed.bitstamp_csv import HEADER, BitstampCsvFeed, symbol_of
+from microrisk.feed.bitstamp_messages import (
+    BOOK,
+    BOOKS,
+    DETAIL,
+    DIFF,
+    ENVELOPE,
+    ORDER,
+    ORDERS,
+    TRADE,
+    Book,
+    Order,
+    Pair,
+    Trade,
+)
 from microrisk.feed.bitstamp_orders import (
     CHANGED,
     CREATED,
@@ -46,29 +59,20 @@ from microrisk.feed.bitstamp_orders import (
     moments,
 )
 from microrisk.feed.capture import RESPONSE, Capture, Line
-from microrisk.feed.l2 import L2Feed, Product, Stamp, number_text
+from microrisk.feed.l2 import Stamp, number_text
 from microrisk.feed.ladder import Level
 from microrisk.feed.open import Source
 from microrisk.feed.stale import StaleFinder
+from microrisk.feed.unnumbered import UnnumberedFeed
 from microrisk.spec.features import ALL_MASK
-from microrisk.spec.records import FeedId, Flag, Integrity
+from microrisk.spec.records import Action, FeedId, Flag, Integrity
 from microrisk.spec.units import NULL_TS, Side
 
 KEPT = 10_000
 """Messages of a pair that are kept until an image comes; older ones are counted in `awaiting_image`."""
 NS_PER_US = 1000
 
-_Micros = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,16}$")]
-_Id = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
-_Type = Annotated[int, msgspec.Meta(ge=0, le=1)]
-_ORDERS, _DIFF, _TOP, _DETAIL, _TRADES = (
-    "live_orders",
-    "diff_order_book",
-    "order_book",
-    "detail_order_book",
-    "live_trades",
-)
-_BOOKS = (_ORDERS, _DIFF, _TOP, _DETAIL)
+_TRADES = "live_trades"
 _ACTIONS = {"order_created": CREATED, "order_changed": CHANGED, "order_deleted": DELETED}
 QUIET = frozenset(
     {"bts:subscription_succeeded", "bts:unsubscription_succeeded", "bts:subscribe", "bts:heartbeat", "bts:error"}
@@ -76,87 +80,6 @@ QUIET = frozenset(
 """Events without a book."""
 _CHANNEL = re.compile(rb'"channel": ?"(\w+)_([\w-]+)"')
 _REST = re.compile(r"/order_book/([\w-]+)")
-
-
-class Envelope(msgspec.Struct, gc=False):
-    """Any message."""
-
-    event: str
-    channel: str = ""
-    data: msgspec.Raw = msgspec.Raw(b"{}")
-
-
-class Book(msgspec.Struct, gc=False):
-    """Levels [price, amount] or orders [price, amount, id]: changes, or an image."""
-
-    microtimestamp: _Micros
-    bids: list[list[str]]
-    asks: list[list[str]]
-
-
-class Trade(msgspec.Struct, gc=False):
-    """One trade."""
-
-    microtimestamp: _Micros
-    id: _Id
-    type: _Type
-    price: msgspec.Raw
-    amount: msgspec.Raw
-    price_str: str = ""
-    amount_str: str = ""
-
-
-class Order(msgspec.Struct, gc=False):
-    """One order of `live_orders_*`: what is left of it."""
-
-    microtimestamp: _Micros
-    id: _Id
-    order_type: _Type
-    price: msgspec.Raw
-    amount: msgspec.Raw
-    price_str: str = ""
-    amount_str: str = ""
-
-
-_ENVELOPE = msgspec.json.Decoder(Envelope)
-_BOOK = msgspec.json.Decoder(Book)
-_TRADE = msgspec.json.Decoder(Trade)
-_ORDER = msgspec.json.Decoder(Order)
-
-
-class Pair(Product):
-    """One pair.
-
-    Attributes
-    ----------
-    channels : prefixes of the channels met so far
-    last : microtimestamp of the last message in the book
-    base : microtimestamp of its image
-    floor : behind a hole, the first microtimestamp that an image must have; None = not known yet, -1 = no hole
-    kept : diffs, or rows of orders, that wait for an image
-    image : an image that came before it was clear what channel the pair has
-    shown : levels of the last image of rule 4, by side
-    orders : the book of single orders
-    rows : orders since the last chunk, tuples of ROW
-    """
-
-    __slots__ = ("base", "channels", "floor", "image", "kept", "last", "orders", "rows", "shown")
-
-    def __init__(self, index: int, name: str) -> None:
-        super().__init__(index, name)
-        self.channels: set[str] = set()
-        self.last = self.base = -1
-        self.floor: int | None = -1
-        self.kept: deque[tuple[int, Stamp, list[Level], list[Level]]] = deque()
-        self.image: tuple[Book, Stamp] | None = None
-        self.shown: tuple[dict[int, int], dict[int, int]] = {}, {}
-        self.orders: OrderBook | None = None
-        self.rows: list[tuple[int, ...]] = []
-
-    @property
-    def book(self) -> str:
-        """The channel that makes the book, "" while none has been met."""
-        return next((c for c in _BOOKS if c in self.channels), "")
 
 
 def open_sources(
@@ -182,26 +105,19 @@ def open_sources(
 
 
 def open_capture(capture: Capture, *, venue: str | None, snapshot: Source | None) -> BitstampFeed:
-    """The feed of captured sessions; `snapshot` is an answer of REST `order_book` for the first pair met."""
-    return BitstampFeed(capture, venue, None if snapshot is None else read_image(snapshot))
-
-
-def read_image(source: Source) -> Book:
-    """An answer of REST `order_book`.
+    """The feed of captured sessions; `snapshot` is an answer of REST `order_book` for the first pair met.
 
     Raises
     ------
-    FeedError : it cannot be read
+    FeedError : the snapshot cannot be read
     """
-    stream = source.stream()
-    data = b"".join(stream)
-    try:
-        return _BOOK.decode(data)
-    except msgspec.DecodeError as why:
-        raise FeedError(f"the book image cannot be read: {stream.cut or why}", path=source.label) from why
+    feed = BitstampFeed(capture, venue)
+    if snapshot is not None:
+        feed.give_image(snapshot)
+    return feed
 
 
-class BitstampFeed(L2Feed[Pair]):
+class BitstampFeed(UnnumberedFeed[Pair]):
     """Books, orders and trades of any number of pairs.
 
     Attributes
@@ -215,17 +131,32 @@ class BitstampFeed(L2Feed[Pair]):
     default_venue = "BITSTAMP"
     product_type = Pair
 
-    def __init__(self, capture: Capture, venue: str | None, image: Book | None = None) -> None:
+    def __init__(self, capture: Capture, venue: str | None) -> None:
         super().__init__(capture, venue)
-        self._first_image = image
+        self._first_image: Book | None = None
         self._of_orders: list[tuple[int, Output]] = []
         self._channels: defaultdict[str, set[str]] = defaultdict(set)
         for source in capture.sources:
             for prefix, pair in _CHANNEL.findall(source.head()):
                 self._channels[pair.decode()].add(prefix.decode())
-        self.crossing_excluded = not any(_ORDERS in c for c in self._channels.values())
+        self.crossing_excluded = not any(ORDERS in c for c in self._channels.values())
         if not self.crossing_excluded:
             self.mask = ALL_MASK
+
+    def give_image(self, source: Source) -> None:
+        """An answer of REST `order_book` from outside the stream, for the first pair in it.
+
+        Raises
+        ------
+        FeedError : it cannot be read
+        """
+        stream = source.stream()
+        data = b"".join(stream)
+        try:
+            self._first_image = BOOK.decode(data)
+            self._checked(self._first_image)
+        except (msgspec.MsgspecError, ValueError, IndexError) as why:
+            raise FeedError(f"the book image cannot be read: {stream.cut or why}", path=source.label) from why
 
     def _symbol(self, name: str) -> str:
         return symbol_of(name)
@@ -238,7 +169,7 @@ class BitstampFeed(L2Feed[Pair]):
         if line.kind == RESPONSE:
             self._response(line)
             return
-        m = _ENVELOPE.decode(line.body)
+        m = ENVELOPE.decode(line.body)
         if m.event == "bts:request_reconnect":
             self._reopened(line)
             return
@@ -246,10 +177,10 @@ class BitstampFeed(L2Feed[Pair]):
         if m.event in QUIET:
             return
         if m.event == "trade" and prefix == _TRADES:
-            self._trade(self._pair(pair, prefix), _TRADE.decode(m.data), line)
-        elif m.event in _ACTIONS and prefix == _ORDERS:
-            self._order(self._pair(pair, prefix), _ACTIONS[m.event], _ORDER.decode(m.data), line)
-        elif m.event == "data" and prefix in _BOOKS:
+            self._trade(self._pair(pair, prefix), TRADE.decode(m.data), line)
+        elif m.event in _ACTIONS and prefix == ORDERS:
+            self._order(self._pair(pair, prefix), _ACTIONS[m.event], ORDER.decode(m.data), line)
+        elif m.event == "data" and prefix in BOOKS:
             self._book(self._pair(pair, prefix), prefix, m.data, line)
         else:
             self._find(Integrity.unknown_type)
@@ -275,35 +206,52 @@ class BitstampFeed(L2Feed[Pair]):
         if match is None:
             self._find(Integrity.unknown_type)
             return
-        book = _BOOK.decode(line.body)
-        product = self._pair(match[1])
-        product.image = book, _stamp(book.microtimestamp, line)
+        try:
+            book = BOOK.decode(line.body)
+            self._checked(book)
+        except (msgspec.MsgspecError, ValueError, IndexError) as why:
+            self._harmless(line, why)
+            return
+        self._pair(match[1]).image = book, _stamp(book.microtimestamp, line)
         self._pair(match[1])
+
+    def _checked(self, book: Book) -> None:
+        """Whether every row of an image can be read; ValueError or IndexError when one cannot."""
+        self.levels(book.bids)
+        self.levels(book.asks)
+        for row in book.bids + book.asks:
+            if len(row) > 2 and not (row[2].isascii() and row[2].isdecimal() and 0 < int(row[2]) < 1 << 63):
+                raise ValueError(f"{row[2][:40]!r} is no order id")
 
     def _load(self, product: Pair, book: Book, stamp: Stamp) -> None:
         """An image from outside the channel of the book, and what was kept for it."""
-        if product.book not in (_ORDERS, _DIFF) or (product.floor or 0) > int(book.microtimestamp):
+        micros, of_orders = int(book.microtimestamp), product.book == ORDERS
+        late = product.floor is None or product.floor <= micros
+        late &= product.waiting or (micros > product.last and not of_orders)
+        if product.book not in (ORDERS, DIFF) or not late or (of_orders and any(len(r) < 3 for r in book.bids)):
             self._find(Integrity.skipped, 1, product.index)
             return
-        product.base = product.last = int(book.microtimestamp)
+        product.base = product.last = micros
         product.floor = -1
-        if product.book == _ORDERS:
+        if of_orders:
             self._load_orders(product, book, stamp)
             return
         self.image(product, stamp, self.levels(book.bids), self.levels(book.asks))
         kept, product.kept = product.kept, deque()
-        for micros, when, bids, asks in sorted(kept, key=lambda k: k[0]):
-            self._diff(product, micros, when, bids, asks)
+        for told, when, bids, asks in sorted(kept, key=lambda k: k[0]):
+            # nobody knew the book before the image came
+            self._diff(product, told, when._replace(ts_recv=max(when.ts_recv, stamp.ts_recv)), bids, asks)
 
     # -- books of levels ------------------------------------------------------------------------------------------
 
     def _book(self, product: Pair, prefix: str, data: msgspec.Raw, line: Line) -> None:
-        if prefix != product.book and not (prefix == _DETAIL and product.book == _ORDERS and product.waiting):
+        if prefix != product.book and not (prefix == DETAIL and product.book == ORDERS and product.waiting):
             self._find(Integrity.skipped, 1, product.index)
             return
         try:
-            book = _BOOK.decode(data)
-            if product.book == _ORDERS:
+            book = BOOK.decode(data)
+            if product.book == ORDERS:
+                self._checked(book)
                 self._load(product, book, _stamp(book.microtimestamp, line))
                 return
             bids, asks = self.levels(book.bids), self.levels(book.asks)
@@ -311,7 +259,7 @@ class BitstampFeed(L2Feed[Pair]):
             self.spoil(product, line, why)
             self._forget(product)
             return
-        apply = self._diff if prefix == _DIFF else self._best
+        apply = self._diff if prefix == DIFF else self._best
         apply(product, int(book.microtimestamp), _stamp(book.microtimestamp, line), bids, asks)
 
     def _diff(self, product: Pair, micros: int, stamp: Stamp, bids: list[Level], asks: list[Level]) -> None:
@@ -358,10 +306,26 @@ class BitstampFeed(L2Feed[Pair]):
                 self.invalidate(product, Integrity.session_reset, stamp, "the connection ends: the book waits")
             self._forget(product)
 
+    def _malformed(self, line: Line, why: str) -> None:
+        """The channel in the damaged text says what it has cost."""
+        told = {(prefix.decode(), pair.decode()) for prefix, pair in _CHANNEL.findall(line.body)}
+        product = self._by_symbol.get(next(iter(told))[1]) if len(told) == 1 else None
+        if product is None:
+            super()._malformed(line, why)
+        elif (_TRADES, product.name) in told:
+            self._harmless(line, ValueError(why))
+        elif product.book == ORDERS:
+            self._bad += 1
+            self._find(Integrity.malformed, 1, product.index, before=len(self._rows))
+            self._note(f"{line.place} line {line.number} cannot be read: {why}")
+        else:
+            self.spoil(product, line, ValueError(why))
+            self._forget(product)
+
     # -- trades and orders ----------------------------------------------------------------------------------------
 
     def _trade(self, product: Pair, trade: Trade, line: Line) -> None:
-        if product.book == _ORDERS:
+        if product.book == ORDERS:
             return
         side = int(Side.BID) if trade.type else int(Side.ASK)
         px, qty = self.prices[_text(trade.price_str, trade.price)], self.sizes[_text(trade.amount_str, trade.amount)]
@@ -373,6 +337,7 @@ class BitstampFeed(L2Feed[Pair]):
         if not product.waiting and micros <= product.base:
             self._find(Integrity.skipped, 1, product.index)
             return
+        product.floor = micros if product.floor is None else product.floor
         row = (order.id, line.ts_recv, micros * NS_PER_US, px, qty, line.number, action, side)
         product.rows.append(row)
         if product.waiting and len(product.rows) > KEPT:
@@ -400,6 +365,8 @@ class BitstampFeed(L2Feed[Pair]):
         self.synthetic += 1 + len(image)
         late = [row for row in product.rows if row[2] > product.base * NS_PER_US]
         self._find(Integrity.skipped, len(product.rows) - len(late), product.index)
+        # nobody knew the book before the image came
+        late = [(row[0], max(row[1], stamp.ts_recv), *row[2:]) for row in late]
         product.rows = sorted(late, key=lambda row: row[2])
 
     def _close_orders(self, product: Pair, stamp: Stamp) -> None:
@@ -411,10 +378,11 @@ class BitstampFeed(L2Feed[Pair]):
         product.orders.clear()
         product.waiting = True
         row = np.array([(0, stamp.ts_recv, stamp.ts_recv, 0, 0, stamp.seq, 0, 0)], ROW)
-        gone = clear_event(row, product.index)
-        gone["flags"] = Flag.LAST
+        gone = np.concatenate([clear_event(row, product.index)] * 2)
+        gone["flags"] = 0, Flag.SUSPECT | Flag.LAST
+        gone["action"] = Action.CLEAR, Action.NONE
         kinds = (Integrity.invalidated, Integrity.session_reset)
-        self._of_orders.append((product.index, Output(gone, [(1, kind, 1) for kind in kinds])))
+        self._of_orders.append((product.index, Output(gone, [(2, kind, 1) for kind in kinds])))
         self._note(f"{product.name}: the connection ends: the book waits")
 
     def _flush(self, product: Pair, *, last: bool) -> None:
@@ -453,8 +421,13 @@ class BitstampFeed(L2Feed[Pair]):
         if not outputs:
             return events
         parts = [events, *(out.events for _, out in outputs)]
-        # an image has the number of its own file: it stays in front of what came behind it
-        keys = [np.maximum.accumulate(part["seq"]) for part in parts]
+        keys = [np.maximum.accumulate(events["seq"])]
+        latest: dict[int, np.uint64] = {}
+        for index, out in outputs:
+            # what waited for an image has a smaller number and stays behind it
+            key = np.maximum.accumulate(np.maximum(out.events["seq"], latest.get(index, np.uint64(0))))
+            keys.append(key)
+            latest[index] = key[-1] if len(key) else latest.get(index, np.uint64(0))
         order = np.argsort(np.concatenate(keys), kind="stable")
         place = np.append(np.argsort(order, kind="stable"), len(order))
         self._placed = [(int(place[before]), kind, n, index) for before, kind, n, index in self._placed]

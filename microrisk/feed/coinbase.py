@@ -37,6 +37,7 @@ from microrisk.spec.records import Action, FeedId, Flag, Integrity
 from microrisk.spec.units import NULL_TS, Side
 
 EXP = 8
+_I64, _U64 = 1 << 63, 1 << 64
 SIDES = {"buy": int(Side.BID), "sell": int(Side.ASK)}
 QUIET = frozenset({"subscriptions", "heartbeat", "ticker", "status", "error", "last_match", "rfq_match"})
 """Types outside the numbered sequence."""
@@ -73,6 +74,8 @@ class BookImage(msgspec.Struct):
 _DECODE_LIST = msgspec.json.Decoder(list[Message])
 _DECODE_ONE = msgspec.json.Decoder(Message)
 _DECODE_IMAGE = msgspec.json.Decoder(BookImage)
+
+_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _BETWEEN = re.compile(rb"\}\s*,\s*(?=\{)")
 _COLUMNS = ("ts_event", "seq", "order_id", "ref", "px", "qty", "action", "side", "flags", "instrument")
@@ -130,7 +133,7 @@ def read_image(source: Source) -> BookImage:
         return _DECODE_IMAGE.decode(data)
     except msgspec.ValidationError as why:
         raise UsageError(f"{source.label} is not a level-3 book image: {why}") from why
-    except msgspec.DecodeError as why:
+    except _UNDECODABLE as why:
         raise FeedError(f"the book image cannot be read: {why}", path=source.label) from why
 
 
@@ -195,12 +198,14 @@ class CoinbaseFeed(ChunkFeed):
     def _message(self, m: Message) -> None:
         if m.type in QUIET:
             return
-        try:
-            product = self._product(m)
-            handle = _HANDLERS[m.type]
-        except KeyError:
+        if m.type not in _HANDLERS:
             self._find(Integrity.unknown_type)
             return
+        if not (0 <= m.sequence < _U64 and 0 <= m.trade_id < _U64):
+            self._find(Integrity.malformed, before=len(self._rows))
+            self._note(f"{m.type} cannot be read: sequence {m.sequence}, trade_id {m.trade_id}")
+            return
+        product, handle = self._product(m), _HANDLERS[m.type]
         try:
             if self._in_sequence(product, m) and handle is not None:
                 handle(self, product, m, iso_ns(m.time))
@@ -211,8 +216,6 @@ class CoinbaseFeed(ChunkFeed):
     def _product(self, m: Message) -> _Product:
         product = self._products.get(m.product_id)
         if product is None:
-            if m.type not in _HANDLERS:
-                raise KeyError(m.type)
             product = self._products[m.product_id] = _Product(len(self._products), m.product_id)
             if self._image is not None:
                 self._load(product, self._image, m)
@@ -232,21 +235,32 @@ class CoinbaseFeed(ChunkFeed):
         return True
 
     def _load(self, product: _Product, image: BookImage, first: Message) -> None:
-        """Every order of the image, in file order, as parts of one snapshot that LAST closes."""
-        ts = iso_ns(image.time or first.time)
+        """Every order of the image, in file order, as parts of one snapshot that LAST closes.
+
+        Raises FeedError for an image that has a value which is no number.
+        """
+        try:
+            ts = iso_ns(image.time) if image.time else _time_or_null(first.time)
+            parts = [
+                (side, _units(price), _units(size), text)
+                for side, rows in ((int(Side.BID), image.bids), (int(Side.ASK), image.asks))
+                for price, size, text in rows
+            ]
+            if not 0 <= image.sequence < _U64:
+                raise ValueError(f"sequence {image.sequence}")
+        except ValueError as why:
+            raise FeedError(f"the book image cannot be read: {why}") from why
         product.last, product.after_image = image.sequence, True
-        for side, rows in ((int(Side.BID), image.bids), (int(Side.ASK), image.asks)):
-            for price, size, text in rows:
-                px, qty = to_units(price, EXP), to_units(size, EXP)
-                order = product.orders[text] = _Order(self._ids.intern(text), px, qty)
-                self._rows.append((ts, image.sequence, order.handle, 0, px, qty, _ADD, side, _SNAPSHOT, product.index))
+        for side, px, qty, text in parts:
+            order = product.orders[text] = _Order(self._ids.intern(text), px, qty)
+            self._rows.append((ts, image.sequence, order.handle, 0, px, qty, _ADD, side, _SNAPSHOT, product.index))
         if self._rows:
             *rest, flags, index = self._rows[-1]
             self._rows[-1] = (*rest, flags | _LAST, index)
         self.synthetic += len(self._rows)
 
     def _open(self, p: _Product, m: Message, ts: int) -> None:
-        px, qty, side = to_units(_text(m.price), EXP), to_units(_text(m.remaining_size), EXP), SIDES[m.side]
+        px, qty, side = _units(m.price), _units(m.remaining_size), SIDES[m.side]
         order = p.orders[m.order_id] = _Order(self._ids.intern(m.order_id), px, qty)
         self._rows.append((ts, m.sequence, order.handle, 0, px, qty, _ADD, side, _LAST, p.index))
 
@@ -261,7 +275,7 @@ class CoinbaseFeed(ChunkFeed):
             self._rows.append((ts, m.sequence, order.handle, 0, order.px, order.left, _DELETE, side, _LAST, p.index))
 
     def _match(self, p: _Product, m: Message, ts: int) -> None:
-        px, qty, side = to_units(_text(m.price), EXP), to_units(_text(m.size), EXP), SIDES[m.side]
+        px, qty, side = _units(m.price), _units(m.size), SIDES[m.side]
         order = p.orders.get(m.maker_order_id)
         # the maker of a feed without an image may be unknown: the book says so
         handle = order.handle if order else self._ids.intern(m.maker_order_id)
@@ -274,9 +288,9 @@ class CoinbaseFeed(ChunkFeed):
         if order is None:
             self._find(Integrity.never_rested, 1, p.index)
             return
-        qty, side = to_units(_text(m.new_size), EXP), SIDES[m.side]
+        qty, side = _units(m.new_size), SIDES[m.side]
         kept = m.new_price is None
-        px = order.px if kept else to_units(_text(m.new_price), EXP)
+        px = order.px if kept else _units(m.new_price)
         flags = _LAST | _KEPT if kept else _LAST
         order.px, order.left = px, qty
         self._rows.append((ts, m.sequence, order.handle, 0, px, qty, _MODIFY, side, flags, p.index))
@@ -290,10 +304,22 @@ _HANDLERS: dict[str, Any] = {
 } | dict.fromkeys(NO_BOOK)
 
 
-def _text(value: str | None) -> str:
-    if value is None:
+def _units(text: str | None) -> int:
+    """A price or size in 1e-8; ValueError when it is missing, no number, or beyond 64 bits."""
+    if text is None:
         raise ValueError("a price or size is missing")
-    return value
+    units = to_units(text, EXP)
+    if not -_I64 < units < _I64:
+        raise ValueError(f"{text[:40]!r} does not fit 64 bits")
+    return units
+
+
+def _time_or_null(text: str) -> int:
+    """Venue time of a message that may be unreadable: the message itself says so."""
+    try:
+        return iso_ns(text)
+    except ValueError:
+        return NULL_TS
 
 
 def _to_events(rows: list[tuple[int, ...]]) -> Events:
@@ -382,7 +408,7 @@ class MessageReader:
     def _one(self, text: bytes, at: int, out: list[Message]) -> None:
         try:
             out.append(_DECODE_ONE.decode(text))
-        except msgspec.DecodeError as why:
+        except _UNDECODABLE as why:
             self._lines += 1
             self._lost(f"message at offset {at} cannot be read: {why}")
 
@@ -394,7 +420,7 @@ class MessageReader:
         for end in reversed(cuts[-8:]):
             try:
                 return _DECODE_LIST.decode(b"[" + data[:end] + b"]"), data.index(b",", end) + 1
-            except msgspec.DecodeError:
+            except _UNDECODABLE:
                 continue
         if not cuts:
             return [], 0
@@ -407,7 +433,7 @@ class MessageReader:
             return []
         try:
             return _DECODE_LIST.decode(b"[" + text)
-        except msgspec.DecodeError:
+        except _UNDECODABLE:
             return self._singly(text.removesuffix(b"]"), base)
 
     def _singly(self, data: bytes, base: int) -> list[Message]:

@@ -212,7 +212,7 @@ class LobsterFeed(ChunkFeed):
         if images is None:
             return [None] * n
         block = images.take(n)
-        out: list[tuple[Sums, Sums] | None] = [None if row[0] == UNREADABLE else _levels(row) for row in block.tolist()]
+        out: list[tuple[Sums, Sums] | None] = [_levels(row) for row in block.tolist()]
         if self._use == "first":
             return out[:1] + [None] * (n - 1)
         bad = sum(row is None for row in out) + n - len(out)
@@ -251,13 +251,19 @@ class LobsterFeed(ChunkFeed):
             self._find(Integrity.trailing, more, index)
 
 
+_MOST = 1 << 62
+"""Sizes of an image below this can be added to a message's."""
+
+
 def _depth(images: Source) -> int:
     """Levels a side, from the first line."""
     return (images.head(1 << 14).split(b"\n", 1)[0].count(b",") + 1) // 4
 
 
-def _levels(row: list[int]) -> tuple[Sums, Sums]:
-    """(bids, asks) of an image row; places that are not occupied have size 0."""
+def _levels(row: list[int]) -> tuple[Sums, Sums] | None:
+    """(bids, asks) of an image row, None for one that cannot be read; places that are not occupied have size 0."""
+    if row[0] == UNREADABLE or len(row) % 4 or max(row[1::2]) >= _MOST:
+        return None
     bids = {p: q for p, q in zip(row[2::4], row[3::4], strict=True) if q > 0}
     asks = {p: q for p, q in zip(row[0::4], row[1::4], strict=True) if q > 0}
     return bids, asks

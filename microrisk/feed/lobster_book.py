@@ -82,9 +82,9 @@ class Tracker:
                 if self._sides[which].sums != before:
                     self._conform(which, before, after)
         if kind == ADDED:
-            if order not in self._where:
+            if order not in self._where and size > 0:
                 self._push(side, price, order, size)
-        elif REDUCED <= kind <= EXECUTED:
+        elif kind == DELETED or (REDUCED <= kind <= EXECUTED and size > 0):
             self._settle(kind, order, size, price, side, exact=image is not None)
         return self._parts
 
@@ -165,7 +165,7 @@ class Tracker:
         place = self._where.get(order)
         held = self._sides[place[0]].levels[place[1]][order] if place else 0
         fits = place == (side, price) and (held == size if kind == DELETED else held >= size)
-        if not fits and (exact or place is None):
+        if not fits and size > 0 and (exact or place is None):
             self._reveal(order, size, price, side, place)
             held = size
         if order in self._where:

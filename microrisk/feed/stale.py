@@ -9,11 +9,16 @@ by price does not let an order rest beyond the price of an older one that still 
    younger order is a witness. Of two such orders the older one is accused: the younger has just been told by the venue.
 3. An accusation stands as long as one of its witnesses rests; it then starts from nothing.
 4. An order is stale when its accusation has stood for AFTER_NS of venue time and has had WITNESSES different
-   witnesses. One order whose own deletion was lost can accuse many, but it is a single witness.
+   witnesses that are not accused themselves. One order whose own deletion was lost can accuse many, but it is a single
+   witness, and those that come after it speak against it.
 5. Orders of one image, or of one event, are of the same age: they do not accuse each other.
 
-The constants come from the first half of a Bitstamp recording (30 minutes, 2026-05-02; figures in
-tests/feed/test_stale.py); they are not critical, because at the end of a complete event no two live orders cross.
+The constants were chosen on the first half of a Bitstamp recording (30 minutes, 2026-05-02) and checked on the second.
+At the end of a complete event no two live orders of it cross, so with the recording as it is any constants find its
+two stale orders and no other. What they are for is a feed that loses much: with one deletion in a thousand taken out,
+they set no live order aside (four trials); with one in two hundred, 0 and 6 of 279 and 297 set aside in the first half,
+2 and 0 of 206 and 206 in the second. With 3 witnesses it was 63 to 72 of some 390: a maker that posts again and again
+at one price, each time taken back at once, leaves three false witnesses within seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +32,7 @@ from numpy.typing import NDArray
 AFTER_NS = 1_000_000_000
 """An accusation must have stood this long. A recorder's lag is some 80 ms, at most 600 ms, in that recording."""
 WITNESSES = 20
-"""Different orders that must have rested beyond the price."""
+"""Different orders that must have rested beyond the price and are not accused themselves."""
 
 
 @dataclass(frozen=True)

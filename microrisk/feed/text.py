@@ -74,4 +74,7 @@ def iso_ns(text: str) -> int:
     if (rest and rest[0] != ".") or len(frac) > 9 or (frac and not frac.isdecimal()):
         raise ValueError(f"{text!r} is not an ISO time in UTC")
     seconds = _day_s(text[:10]) + int(text[11:13]) * 3600 + int(text[14:16]) * 60 + int(text[17:19])
-    return seconds * NS_PER_S + (int(frac.ljust(9, "0")) if frac else 0)
+    ns = seconds * NS_PER_S + (int(frac.ljust(9, "0")) if frac else 0)
+    if not -(1 << 63) < ns < 1 << 63:
+        raise ValueError(f"{text!r} is beyond the times that 64 bits hold")
+    return ns

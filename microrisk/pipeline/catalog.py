@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +27,14 @@ Part = tuple[int, int, int]
 """Batch of the spill file, first row, rows."""
 
 
-def split(path: Path, kind: str, root: Path, *, held_rows: int = HELD_ROWS) -> dict[str, int]:
-    """Write one type of a recording, a Parquet file with an `instrument` column, into the catalog under `root`.
+Writer = Callable[[str, str, Iterable[pa.Table]], tuple[str, int] | None]
+"""Writes one type of one instrument out of tables without the column `instrument`; path and rows, None = no file."""
 
-    Rows of an instrument keep their order. Returns rows by path.
+
+def split(path: Path, kind: str, root: Path, write: Writer, *, held_rows: int = HELD_ROWS) -> dict[str, int]:
+    """Hand one type of a recording, a Parquet file with an `instrument` column, to `write`, instrument by instrument.
+
+    Rows of an instrument keep their order. The spill file lies under `root`. Returns rows by path.
     """
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".spill-", dir=root) as folder:
@@ -41,7 +45,8 @@ def split(path: Path, kind: str, root: Path, *, held_rows: int = HELD_ROWS) -> d
         with pa.memory_map(str(spill)) as mapped:
             reader = pa.ipc.open_file(mapped)
             batches = [reader.get_batch(i) for i in range(reader.num_record_batches)]
-            return dict(_write(name, parts[name], batches, root / "data" / kind) for name in sorted(parts))
+            done = (write(kind, name, _tables(parts[name], batches)) for name in sorted(parts))
+            return dict(entry for entry in done if entry is not None)
 
 
 def _held(path: Path, held_rows: int) -> Iterator[pa.Table]:
@@ -77,20 +82,30 @@ def _spill(path: Path, spill: Path, held_rows: int) -> dict[str, list[Part]]:
     return parts
 
 
-def _write(name: str, parts: list[Part], batches: list[pa.RecordBatch], folder: Path) -> tuple[str, int]:
-    """One instrument's file, under its name and span of time."""
-    tables = [pa.Table.from_batches([batches[n].slice(start, rows)]) for n, start, rows in parts]
-    spans = [pc.min_max(t["ts_event"]).as_py() for t in tables]
-    least = min((s["min"] for s in spans if s["min"] is not None), default=0)
-    most = max((s["max"] for s in spans if s["max"] is not None), default=0)
-    home = folder / name.replace("/", "-")
-    home.mkdir(parents=True, exist_ok=True)
-    path = home / f"{least}-{most}.parquet"
-    tables = [_named(t, name) for t in tables]
-    with ParquetSink(path, tables[0].schema) as sink:
-        for table in tables:
-            sink.write(table)
-    return str(path), sink.rows
+def _tables(parts: list[Part], batches: list[pa.RecordBatch]) -> list[pa.Table]:
+    """One instrument's rows: views of the mapped file."""
+    return [pa.Table.from_batches([batches[n].slice(start, rows)]) for n, start, rows in parts]
+
+
+class CatalogWriter:
+    """Files of this program's own catalog, with the columns of a replay's outputs."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __call__(self, kind: str, name: str, tables: Iterable[pa.Table]) -> tuple[str, int]:
+        """One file under the instrument's name and span of time."""
+        whole = list(tables)
+        spans = [pc.min_max(t["ts_event"]).as_py() for t in whole]
+        least = min((s["min"] for s in spans if s["min"] is not None), default=0)
+        most = max((s["max"] for s in spans if s["max"] is not None), default=0)
+        home = self._root / "data" / kind / name.replace("/", "-")
+        home.mkdir(parents=True, exist_ok=True)
+        path = home / f"{least}-{most}.parquet"
+        with ParquetSink(path, _named(whole[0].slice(0, 0), name).schema) as sink:
+            for table in whole:
+                sink.write(_named(table, name))
+        return str(path), sink.rows
 
 
 def _named(table: pa.Table, name: str) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,11 +12,11 @@ from zoneinfo import ZoneInfo
 import numpy as np
 from numpy.typing import NDArray
 
-from microrisk.errors import UsageError
-from microrisk.feed.base import midnight_ns
+from microrisk.errors import EncodeError, UsageError
+from microrisk.feed.base import Instrument, midnight_ns
 from microrisk.feed.encode import ItchEncoder
 from microrisk.feed.scale import Scale, choose_scale
-from microrisk.pipeline.catalog import split
+from microrisk.pipeline.catalog import CatalogWriter, Writer, split
 from microrisk.pipeline.lobster_out import write_lobster
 from microrisk.pipeline.rebuild import Outputs, write_outputs
 from microrisk.pipeline.sink import replacing
@@ -64,12 +65,19 @@ def convert(
     progress: Progress | None = None,
     **options: str | None,
 ) -> ConvertResult:
-    """Write a recording as `to`: "itch50" (one file), "lobster" (a folder), "parquet" (a catalog), ...
+    """Write a recording as `to`: "itch50" (one file), "lobster" (a folder), "parquet" (a catalog),
+    "nautilus" (that platform's catalog) or "hftbacktest" (an .npz an instrument).
 
     The books are rebuilt on the way, so `integrity` is that of a replay. Raises UsageError for an unknown target or
     type, EncodeError for an event that the target cannot hold, else as in `replay`.
     """
-    writers = {"itch50": _to_itch, "lobster": _to_lobster, "parquet": _to_parquet}
+    writers = {
+        "itch50": _to_itch,
+        "lobster": _to_lobster,
+        "parquet": _to_parquet,
+        "nautilus": _to_nautilus,
+        "hftbacktest": _to_hftbacktest,
+    }
     if to not in writers:
         raise UsageError(f"cannot convert to {to!r}; known are {', '.join(writers)}")
     if wrong := [t for t in shape.types if t not in TYPES]:
@@ -119,6 +127,45 @@ def _scales(source: Source) -> tuple[dict[int, Scale], dict[int, str]]:
 
 
 def _to_parquet(source: Source, out: Path, progress: Progress | None, shape: Shape) -> ConvertResult:
+    return _by_instrument(source, out, progress, shape, lambda _: CatalogWriter(out))
+
+
+def _to_nautilus(source: Source, out: Path, progress: Progress | None, _shape: Shape) -> ConvertResult:
+    from microrisk.pipeline.nautilus_out import NautilusWriter
+
+    types = Shape(("bbo", "trades", "events"))
+    return _by_instrument(source, out, progress, types, lambda spine: NautilusWriter(out, entries(spine)))
+
+
+def _to_hftbacktest(source: Source, out: Path, progress: Progress | None, _shape: Shape) -> ConvertResult:
+    from microrisk.pipeline.hftbacktest_out import HftWriter
+
+    writers: list[HftWriter] = []
+
+    def make(spine: Spine) -> HftWriter:
+        writers.append(HftWriter(out, entries(spine)))
+        return writers[-1]
+
+    result = _by_instrument(source, out, progress, Shape(("events",)), make)
+    result.notices.extend(notice for writer in writers for notice in writer.notices)
+    return result
+
+
+def entries(spine: Spine) -> Callable[[str], Instrument]:
+    """Instruments of the spine's feed by their ids."""
+    known = {entry.id: entry for entry in spine.feed.instruments().values()}
+
+    def entry(name: str) -> Instrument:
+        if name not in known:
+            raise EncodeError("instrument", name, "an instrument that the feed has named")
+        return known[name]
+
+    return entry
+
+
+def _by_instrument(
+    source: Source, out: Path, progress: Progress | None, shape: Shape, make: Callable[[Spine], Writer]
+) -> ConvertResult:
     """By type first, as a replay writes them; then each type by instrument."""
     out.mkdir(parents=True, exist_ok=True)
     files: dict[str, int] = {}
@@ -128,8 +175,9 @@ def _to_parquet(source: Source, out: Path, progress: Progress | None, shape: Sha
         outputs.check()
         spine = Spine(source)
         write_outputs(spine, outputs, progress)
+        write = make(spine)
         for kind, path in paths.items():
-            files |= split(path, "samples" if kind == "book" and shape.every_ns else kind, out)
+            files |= split(path, "samples" if kind == "book" and shape.every_ns else kind, out, write)
     return ConvertResult(**spine.outcome(), files=files)
 
 

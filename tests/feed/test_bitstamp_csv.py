@@ -505,3 +505,23 @@ def test_the_fills_are_the_trades_that_the_venue_printed(recording: tuple[Path, 
     columns = [printed[n].tolist() for n in ("order_id", "side", "px", "qty")]
     assert list(zip(*columns, strict=True)) == expected
     assert len(expected) == 284
+
+
+@pytest.mark.realdata
+def test_a_replay_names_the_stale_orders_and_is_not_strict_about_crossing(
+    recording: tuple[Path, list[list[str]]], tmp_path: Path
+) -> None:
+    from microrisk.pipeline import replay
+
+    out = replay([str(recording[0])], bbo=tmp_path / "bbo.parquet", orders=tmp_path / "orders.parquet")
+    stale = [f for f in out.findings if f["kind"] == "stale_order"]
+    assert [(f["order"], f["px"], f["instrument"]) for f in stale] == [
+        ("2002347646152704", "78333", "BTC-USD.BITSTAMP"),
+        ("2002347642003458", "78374", "BTC-USD.BITSTAMP"),
+    ]
+    # two seconds of crossing, until both were certain, against 153,626 events with them in the book
+    assert (out.integrity["crossed"], out.integrity["stale_order"]) == (536, 2)
+    assert (out.strict_exit_code(), out.crossing_excluded) == (0, False)
+    # 314,057 rows less 6,518 end marks, 23 rows about market orders, 13 without an order
+    assert (out.messages, out.events, out.live_orders) == (314_057, 307_503, 6516)
+    assert out.outputs["orders"] == 6516

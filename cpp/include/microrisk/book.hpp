@@ -56,8 +56,9 @@ struct Book {
   View* view = nullptr;  // kept in step when there is one
   std::uint32_t instrument = 0;
   std::uint32_t watch_depth = 0;
-  bool deep_change = false;  // a level within `watch_depth` changed
-  bool top_moved = false;    // a best price came or went since the last check for crossing
+  std::uint8_t deep_change = 0;  // bits of the sides (1 bid, 2 ask) of which a level within `watch_depth` changed
+  bool top_moved = false;        // a best price came or went since the last check for crossing
+  void deep_changed(bool ask) noexcept { deep_change = static_cast<std::uint8_t>(deep_change | 1U << ask); }
   bool watched() const noexcept { return view != nullptr || watch_depth > 0; }
 };
 

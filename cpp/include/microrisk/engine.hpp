@@ -177,7 +177,8 @@ class Engine {
   void applied(Instrument& in, const Event& e) noexcept;
   void complete(Instrument& in, const Event& e);
   void check_crossed(Instrument& in, const Event& e);
-  bool best(const Instrument& in, const Event& e, Bbo& out) const noexcept;
+  void level_side(const Instrument& in, bool ask, std::size_t depth, std::int64_t* out) const noexcept;
+  void emit_changes(Instrument& in, const Event& e);
   void emit_bbo(Instrument& in, const Event& e);
   void emit_depth(Instrument& in, const Event& e);
   void emit_samples(std::int64_t to);
