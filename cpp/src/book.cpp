@@ -7,32 +7,29 @@ namespace microrisk {
 BookStore::BookStore(std::size_t reserve, std::uint64_t* growths) : orders_(growths), levels_(growths), slab_(growths) {
   orders_.reserve(reserve + 1);
   levels_.reserve(reserve / 4 + 16);
-  orders_.resize(1);  // handle 0 means none
-  levels_.resize(1);
+  orders_[orders_.extend()] = Order{};  // handle 0 means none
+  levels_[levels_.extend()] = Level{};
   index_.init(reserve, growths);
 }
 
-// Every live order into new chains: the table doubles, or takes the instrument into the hash. In the order of the pool,
-// which is read in sequence; a free record has no level.
-void BookStore::reindex(bool salted) {
-  if (salted) {
-    index_.salt();
-  } else {
-    index_.widen();
-  }
-  for (Handle h = 1; h < orders_.size(); ++h) {
+// Every live order into new chains, in the order of the pool, which is read in sequence; a free record has no level.
+// The table doubles, or, when a feed numbers the orders of each instrument anew, takes the instrument into its hash.
+void BookStore::reindex() {
+  constexpr std::size_t AHEAD = 16;
+  const bool salt = strangers_ > OrderIndex::MAX_STRANGERS && !index_.salted();
+  strangers_ = 0;
+  if (!salt && !index_.full()) return;
+  if (index_.full()) index_.widen();
+  if (salt) index_.salt();
+  const std::size_t n = orders_.size();
+  for (std::size_t h = 1; h < n; ++h) {
+    const auto next = static_cast<Handle>(h + AHEAD < n ? h + AHEAD : h);
+    __builtin_prefetch(index_.slot(bucket_of(next)), 1);
     if (orders_[h].level == NO_HANDLE) continue;
-    Handle& first = index_.first(bucket_of(h));
+    Handle& first = index_.first(bucket_of(static_cast<Handle>(h)));
     orders_[h].chain = first;
-    first = h;
+    first = static_cast<Handle>(h);
   }
-}
-
-// Many orders of one id (of different instruments) in one chain: from now on the instrument is part of the hash.
-void BookStore::salt_if_crowded(std::uint64_t id, Handle first) {
-  std::size_t equal = 0;
-  for (Handle h = first; h != NO_HANDLE; h = orders_[h].chain) equal += orders_[h].id == id;
-  if (equal > OrderIndex::MAX_EQUAL) reindex(true);
 }
 
 void BookStore::show_quantity(Book& book, const Level& level) const noexcept {

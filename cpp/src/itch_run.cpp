@@ -84,8 +84,9 @@ struct Ahead {
   Instrument* in;
   std::uint64_t ref;
   std::uint32_t bucket;
-  Handle handle;     // of the order, later of its level or the level that an add will join; a guess
-  std::uint32_t at;  // place of an add in its ladder; a guess
+  Handle handle;         // of the order, later of its level or the level that an add will join; a guess
+  std::uint32_t target;  // bucket of the order that a replace makes
+  std::uint32_t at;      // place of an add or replace in its ladder; a guess
   Kind kind;
   bool ask;
 };
@@ -120,8 +121,10 @@ class ItchRun {
 
   struct Group {
     std::array<Ahead, GROUP> of;
-    std::array<std::uint8_t, GROUP> adds, known;  // places in `of`: adds, and messages about an order that rests
-    std::size_t n_adds, n_known;
+    // Places in `of`: adds, messages about an order that rests, and the replaces among these.
+    std::array<std::uint8_t, GROUP> adds, known, moves;
+    std::size_t n_adds, n_known, n_moves;
+    std::uint32_t version;  // of the index whose buckets these are
   };
 
   // The pipeline: one new group enters while the one that entered STAGES turns ago is applied. It ends in front of the
@@ -132,13 +135,13 @@ class ItchRun {
     std::size_t ahead = offset;
     const auto at = [&](std::uint64_t age) -> Group& { return ring[(turn - age) % (STAGES + 1)]; };
     const auto there = [&](std::uint64_t age) { return turn >= age && turn - age < in; };
-    version_ = store_.index().version();
     do {
       if (turn == in && (in + 1) * GROUP <= max && frames(at(0), ahead)) ++in;
       if (there(1)) look_at_orders(at(1));
       if (there(2)) look_at_levels(at(2));
       if (there(3)) look_at_queues(at(3));
       if (there(STAGES)) {
+        version_ = at(STAGES).version;
         for (const Ahead& a : at(STAGES).of) apply(a);
       }
       ++turn;
@@ -151,7 +154,7 @@ class ItchRun {
   bool frames(Group& g, std::size_t& ahead) noexcept {
     if (size_ - ahead < GROUP * MARGIN) return false;
     const std::uint8_t* p = data_ + ahead + 2;
-    std::size_t n_adds = 0, n_known = 0;
+    std::size_t n_adds = 0, n_known = 0, n_moves = 0;
     bool plain = true;
     for (std::size_t i = 0; i < GROUP; ++i) {
       const std::size_t length = be16(p - 2);
@@ -168,15 +171,25 @@ class ItchRun {
       a.handle = NO_HANDLE;
       ask_for(store_.index().slot(a.bucket));
       ask_for(in);
-      g.adds[n_adds] = g.known[n_known] = static_cast<std::uint8_t>(i);
+      g.adds[n_adds] = g.known[n_known] = g.moves[n_moves] = static_cast<std::uint8_t>(i);
       n_adds += type.add & (in != nullptr);
       n_known += type.known & (in != nullptr);
+      n_moves += (type.kind == Kind::REPLACE) & (in != nullptr);
       p += 2 + type.length;
     }
     if (!plain) return false;  // what lies behind such a frame was read for nothing, inside MARGIN
-    g.n_adds = n_adds, g.n_known = n_known;
+    g.version = store_.index().version();
+    g.n_adds = n_adds, g.n_known = n_known, g.n_moves = n_moves;
+    for (std::size_t i = 0; i < n_moves; ++i) look_at_target(g.of[g.moves[i]]);
     ahead = static_cast<std::size_t>(p - 2 - data_);
     return true;
+  }
+
+  // The bucket of the order that a replace will make.
+  void look_at_target(Ahead& a) const noexcept {
+    const std::uint64_t ref = be64(a.p + itch::order_replace::new_ref_at);
+    a.target = static_cast<std::uint32_t>(store_.index().bucket(be16(a.p + LOCATE_AT), ref));
+    ask_for(store_.index().slot(a.target));
   }
 
   void look_at_orders(Group& g) const noexcept {
@@ -221,6 +234,14 @@ class ItchRun {
       const Rung* end = level.orders > 1 ? &NOWHERE : ladder.end() - 1;
       ask_for(end);
     }
+    for (std::size_t i = 0; i < g.n_moves; ++i) {
+      Ahead& a = g.of[g.moves[i]];
+      const bool ask = store_.level(a.handle).ask();
+      const Ladder& ladder = a.in->book.side[ask];
+      const std::size_t at = ladder.locate(to_key(ask, be32(a.p + itch::order_replace::price_at)));
+      a.at = static_cast<std::uint32_t>(at);
+      ask_for(&store_.level(ladder.rung(at).level));
+    }
   }
 
   // ---- one message -------------------------------------------------------------------------------------------------
@@ -245,9 +266,10 @@ class ItchRun {
   }
 
   // The bucket of a message; its number is old when the index was rebuilt meanwhile.
-  std::size_t bucket(const Ahead& a) const noexcept {
-    const bool fresh = version_ == store_.index().version();
-    return fresh ? a.bucket : store_.index().bucket(a.in->book.instrument, a.ref);
+  std::size_t bucket(const Ahead& a) const noexcept { return bucket(a, a.bucket, a.ref); }
+  std::size_t bucket(const Ahead& a, std::uint32_t ahead, std::uint64_t ref) const noexcept {
+    const bool valid = version_ == store_.index().version();
+    return valid ? ahead : store_.index().bucket(a.in->book.instrument, ref);
   }
 
   bool add(const Ahead& a) {
@@ -259,7 +281,7 @@ class ItchRun {
     if (!plain || decoder_.unnamed(static_cast<std::uint16_t>(book.instrument))) return false;
     const std::size_t b = bucket(a);
     const bool ask = side == 'S';
-    if (store_.find_in(b, book.instrument, a.ref) != NO_HANDLE) return false;
+    if (!store_.fresh(b, book.instrument, a.ref)) return false;
     const std::size_t at = book.side[ask].locate_from(a.at, to_key(ask, px));
     if (!store_.add_at(book, ask, px, a.ref, qty, b, at)) return false;
     complete(a);
@@ -298,11 +320,14 @@ class ItchRun {
     const Handle h = store_.find_in(b, book.instrument, a.ref);
     const std::uint64_t ref = be64(a.p + f::new_ref_at);
     const std::uint32_t qty = be32(a.p + f::shares_at), px = be32(a.p + f::price_at);
-    if (h == NO_HANDLE || qty == 0 || px == 0 || store_.find(book.instrument, ref) != NO_HANDLE) return false;
+    if (h == NO_HANDLE || qty == 0 || px == 0) return false;
+    const std::size_t target = bucket(a, a.target, ref);
     const bool ask = store_.level_of(h).ask();
-    if (!store_.can_add(book, ask, px, qty)) return false;
+    const std::int64_t key = to_key(ask, px);
+    const std::size_t at = book.side[ask].locate_from(a.at, key);
+    if (!store_.fresh(target, book.instrument, ref) || !store_.has_room(book, ask, at, key, qty)) return false;
     store_.remove_from(book, h, b);
-    (void)store_.add(book, ask, px, ref, qty);
+    (void)store_.add_at(book, ask, px, ref, qty, target, book.side[ask].locate_from(at, key));
     complete(a);
     return true;
   }
@@ -374,7 +399,7 @@ class ItchRun {
   const std::uint8_t* data_;
   std::size_t size_;
   bool short_;                 // nothing is wanted of an event but its book and what changed at the best levels
-  std::uint32_t version_ = 0;  // of the index, when its buckets were last worked out ahead
+  std::uint32_t version_ = 0;  // of the group that is being applied
 };
 
 std::size_t Engine::run_itch(ItchDecoder& decoder, const std::uint8_t* data, std::size_t size, std::size_t offset,

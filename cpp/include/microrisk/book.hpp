@@ -72,8 +72,8 @@ class BookStore {
   const Level& level_of(Handle order) const noexcept { return levels_[orders_[order].level]; }
   std::size_t live_orders() const noexcept { return index_.size(); }
   const OrderIndex& index() const noexcept { return index_; }
-  std::size_t order_bytes() const noexcept { return orders_.capacity() * sizeof(Order); }
-  std::size_t level_bytes() const noexcept { return levels_.capacity() * sizeof(Level); }
+  std::size_t order_bytes() const noexcept { return orders_.bytes(); }
+  std::size_t level_bytes() const noexcept { return levels_.bytes(); }
   std::size_t ladder_bytes() const noexcept { return slab_.bytes(); }
 
   Handle find(std::uint32_t instrument, std::uint64_t id) const noexcept {
@@ -81,8 +81,15 @@ class BookStore {
   }
   Handle find_in(std::size_t bucket, std::uint32_t instrument, std::uint64_t id) const noexcept {
     Handle h = index_.first(bucket);
-    while (h != NO_HANDLE && !(orders_[h].id == id && level_of(h).instrument() == instrument)) h = orders_[h].chain;
+    while (h != NO_HANDLE && !(orders_[h].id == id && same_book(h, instrument))) h = orders_[h].chain;
     return h;
+  }
+  // Whether find_in() would find nothing, for an id that most likely is new: no branch on chains of one order.
+  bool fresh(std::size_t bucket, std::uint32_t instrument, std::uint64_t id) const noexcept {
+    const Order& first = orders_[index_.first(bucket)];  // record 0 stands for no order
+    if ((first.id != id) & (first.chain == NO_HANDLE)) [[likely]]
+      return true;
+    return find_in(bucket, instrument, id) == NO_HANDLE;
   }
 
   // False, and nothing is done: the level is an L2 level, or its quantity would not fit. The id must not be live.
@@ -92,11 +99,9 @@ class BookStore {
   // The same with bucket and place in the ladder found before.
   [[nodiscard]] bool add_at(Book& book, bool ask, std::int64_t px, std::uint64_t id, std::int64_t qty,
                             std::size_t bucket, std::size_t at);
-  // Whether add() would take it. What stands there when another order of the level has left first can only be less.
-  bool can_add(const Book& book, bool ask, std::int64_t px, std::int64_t qty) const noexcept {
-    const std::int64_t key = to_key(ask, px);
+  // Whether add_at() would take it; no less so when an order of that level has left before.
+  bool has_room(const Book& book, bool ask, std::size_t at, std::int64_t key, std::int64_t qty) const noexcept {
     const Ladder& ladder = book.side[ask];
-    const std::size_t at = ladder.locate(key);
     if (!ladder.holds(at, key)) return true;
     std::int64_t sum = 0;
     const Level& level = levels_[ladder.rung(at).level];
@@ -121,8 +126,14 @@ class BookStore {
   void free_level(Handle h) noexcept { levels_[h].head = free_levels_, free_levels_ = h; }
   void free_order(Handle h) noexcept { orders_[h].next = free_orders_, orders_[h].level = NO_HANDLE, free_orders_ = h; }
   void unchain(Handle h, std::size_t bucket) noexcept;
-  [[gnu::noinline]] void reindex(bool salted);
-  [[gnu::noinline]] void salt_if_crowded(std::uint64_t id, Handle first);
+  [[gnu::noinline]] void reindex();
+  // Of an order with the id that is looked for: whether it is of that book. Orders of other books under one id are
+  // counted: they share a bucket until the index takes the instrument into its hash.
+  bool same_book(Handle h, std::uint32_t instrument) const noexcept {
+    const bool same = level_of(h).instrument() == instrument;
+    strangers_ += !same;
+    return same;
+  }
   Handle insert_level(Book& book, bool ask, std::size_t at, std::int64_t key, std::int64_t qty);
   void erase_level(Book& book, Handle h) noexcept;
   void quantity_changed(Book& book, const Level& level) const noexcept {
@@ -135,12 +146,13 @@ class BookStore {
                                             std::int64_t qty) noexcept;
   [[gnu::noinline]] void show_erase(Book& book, bool ask, std::size_t depth) const noexcept;
 
-  Arena<Order> orders_;
-  Arena<Level> levels_;
+  Pool<Order> orders_;
+  Pool<Level> levels_;
   Slab slab_;
   OrderIndex index_;
   Handle free_orders_ = NO_HANDLE;
   Handle free_levels_ = NO_HANDLE;
+  mutable std::uint32_t strangers_ = 0;
 };
 
 // ---- the calls of every message; here, so that they are inlined ----------------------------------------------------
@@ -153,8 +165,7 @@ inline Handle BookStore::new_order() {
     return h;
   }
   if (orders_.size() >= MAX_HANDLES) throw std::length_error("more than 2^32 - 1 orders at once");
-  orders_.push(Order{});
-  return static_cast<Handle>(orders_.size() - 1);
+  return static_cast<Handle>(orders_.extend());
 }
 
 inline Handle BookStore::new_level() {
@@ -165,8 +176,7 @@ inline Handle BookStore::new_level() {
     return h;
   }
   if (levels_.size() >= MAX_HANDLES) throw std::length_error("more than 2^32 - 1 levels at once");
-  levels_.push(Level{});
-  return static_cast<Handle>(levels_.size() - 1);
+  return static_cast<Handle>(levels_.extend());
 }
 
 [[gnu::always_inline]] inline bool BookStore::add_at(Book& book, bool ask, std::int64_t px, std::uint64_t id,
@@ -181,8 +191,8 @@ inline Handle BookStore::new_level() {
     const Level& level = levels_[l];
     if (level.orders == 0 || __builtin_add_overflow(level.qty, qty, &sum)) return false;
   }
-  if (index_.full()) [[unlikely]] {
-    reindex(false);
+  if (index_.full() || strangers_ > OrderIndex::MAX_STRANGERS) [[unlikely]] {
+    reindex();
     bucket = index_.bucket(book.instrument, id);
   }
   const Handle o = new_order();
@@ -205,8 +215,6 @@ inline Handle BookStore::new_level() {
   ++level.orders;
   level.qty = sum;
   if (held) quantity_changed(book, level);
-  if (orders_[o].chain != NO_HANDLE && orders_[orders_[o].chain].id == id && !index_.salted()) [[unlikely]]
-    salt_if_crowded(id, o);
   return true;
 }
 

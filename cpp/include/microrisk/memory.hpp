@@ -30,6 +30,12 @@ inline void* allocate_block(std::size_t bytes) {
   return block;
 }
 
+// Blocks of a Pool: from MAPPED bytes on they are mappings of their own, whole large pages.
+inline constexpr std::size_t MAPPED = 2 * HUGE_PAGE;
+// A block of `bytes` with the first `used` bytes of `old`, which is gone. Throws std::bad_alloc, and `old` stays.
+void* move_block(void* old, std::size_t old_bytes, std::size_t bytes, std::size_t used);
+void free_block(void* block, std::size_t bytes) noexcept;
+
 // A vector of trivially copyable records: doubles when full, keeps its capacity when emptied, counts its growths.
 template <class T>
 class Arena {
@@ -120,6 +126,49 @@ class Arena {
   std::size_t size_ = 0;
   std::size_t capacity_ = 0;
   std::uint64_t* growths_ = nullptr;
+};
+
+// Records that stay in one block however many they become: on Linux a full block moves by its page tables, not by its
+// bytes, so that growth costs microseconds. Elsewhere, and for small blocks, it is copied. Never shrinks.
+template <class T>
+class Pool {
+  static_assert(std::is_trivially_copyable_v<T>);
+
+ public:
+  explicit Pool(std::uint64_t* growths) noexcept : growths_(growths) {}
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
+  ~Pool() { free_block(data_, capacity_ * sizeof(T)); }
+
+  T& operator[](std::size_t i) noexcept { return data_[i]; }
+  const T& operator[](std::size_t i) const noexcept { return data_[i]; }
+  std::size_t size() const noexcept { return size_; }
+  std::size_t bytes() const noexcept { return capacity_ * sizeof(T); }
+
+  void reserve(std::size_t n) {
+    if (n > capacity_) grow(n);
+  }
+  // A new record at the end, not initialised; its index.
+  std::size_t extend() {
+    if (size_ == capacity_) [[unlikely]]
+      grow(capacity_ == 0 ? 16 : 2 * capacity_);
+    return size_++;
+  }
+
+ private:
+  [[gnu::noinline]] void grow(std::size_t n) {
+    const std::size_t old = capacity_ * sizeof(T);
+    std::size_t bytes = n * sizeof(T);
+    if (bytes >= MAPPED) bytes = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+    data_ = static_cast<T*>(move_block(data_, old, bytes, size_ * sizeof(T)));
+    capacity_ = bytes / sizeof(T);
+    if (growths_ != nullptr) ++*growths_;
+  }
+
+  T* data_ = nullptr;
+  std::size_t size_ = 0;
+  std::size_t capacity_ = 0;
+  std::uint64_t* growths_;
 };
 
 }  // namespace microrisk

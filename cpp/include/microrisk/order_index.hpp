@@ -19,7 +19,7 @@ inline constexpr Handle NO_HANDLE = 0;
 
 class OrderIndex {
  public:
-  static constexpr std::size_t MAX_EQUAL = 8;
+  static constexpr std::uint32_t MAX_STRANGERS = 256;
 
   void init(std::size_t reserve, std::uint64_t* growths) {
     growths_ = growths;
