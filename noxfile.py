@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import shutil
 from pathlib import Path
 
 import nox
@@ -78,32 +77,14 @@ def harness(session: nox.Session) -> None:
 
 @nox.session
 def fuzz(session: nox.Session) -> None:
-    """Decoder and book under ASan and UBSan: libFuzzer for 60 s with clang++, 20,000 seeded mutations with g++."""
-    clang = shutil.which("clang++")
-    build = ROOT / "build" / ("fuzz-clang" if clang else "fuzz")
-    options = ["-DMICRORISK_FUZZ=ON", *([f"-DCMAKE_CXX_COMPILER={clang}"] if clang else [])]
-    session.run("cmake", "-S", ".", "-B", str(build), *options, external=True)
-    session.run("cmake", "--build", str(build), "--target", "fuzz_itch", "-j2", external=True)
-    seeds = sorted(str(p) for p in (ROOT / "tests" / "golden").glob("*.bin"))
-    if not clang:
-        session.run(str(build / "fuzz_itch"), *seeds, *session.posargs, external=True)
-        return
-    corpus = build / "corpus"
-    corpus.mkdir(exist_ok=True)
-    limit = ["-max_total_time=60", *session.posargs]
-    session.run(str(build / "fuzz_itch"), str(corpus), "tests/golden", *limit, external=True)
+    """Decoders, books, the way between them, and the Python edge against hostile input, 60 s each."""
+    session.run("python", "tests/fuzz/record.py", "--seconds", "60", *session.posargs)
 
 
 @nox.session
-def exports(session: nox.Session) -> None:
-    """Exports opened by the packages they are for, in an environment of their own (their pins are not ours)."""
-    home = ROOT / "build" / "exports"
-    python = home / "bin" / "python"
-    if not python.exists():
-        session.run("python", "-m", "venv", str(home))
-    session.run(str(python), "-m", "pip", "install", "-q", *EXPORT_READERS, external=True)
-    env = {"MICRORISK_EXPORTS_PYTHON": str(python)}
-    session.run("python", "-m", "pytest", "-q", "tests/pipeline/test_exports.py", *session.posargs, env=env)
+def fuzz_long(session: nox.Session) -> None:
+    """The same for half an hour each; minimises what is kept, writes benchmarks/recorded/fuzz.json."""
+    session.run("python", "tests/fuzz/record.py", "--seconds", "1800", "--write", *session.posargs)
 
 
 @nox.session

@@ -237,8 +237,8 @@ def decoder_seeds() -> dict[str, bytes]:
     out["mold"] = bytes([1, 0x35]) + cuts[:2] + mold_capture()
     for n, protocol in enumerate((TOPS, DEEP, DEEP_PLUS)):
         out[f"iex-{n}"] = bytes([2, 0x30 | n << 1]) + cuts[:2] + iex_capture(protocol)
-    for n in range(8):
-        script = bytes([3 + n % 2, n * 37 % 256, 0x21 + n * 2])
+    for n in range(24):
+        script = bytes([3 + n % 2, n * 37 % 256 | 2, n * 53 % 256, 0x21 + n * 2])
         for i in range(24):
             script += bytes([3, 0, i, i * 5, 8, *range(i, i + 8), i, i + 1, 6, *range(6), i + 2, 9, 0])
         out[f"script-{n}"] = script
