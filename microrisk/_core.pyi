@@ -236,6 +236,8 @@ class Engine:
         before it is applied; instruments in rising order. ts_event, ts_recv and seq stay those of its last event.
         """
     def take_rows(self) -> Records: ...
+    def look_ahead(self, on: bool) -> None:
+        """Whether run_itch looks at messages ahead (it does unless told otherwise); for measuring what that is worth."""
     def latency(self, on: bool) -> None:
         """Measure each message from before its decoding to after its alert."""
     def take_latency(self) -> NDArray[np.uint64]:

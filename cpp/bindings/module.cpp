@@ -321,6 +321,7 @@ void bind_engine(py::module_& m) {
   c.def("state_of", [](Self s, std::uint32_t i) { return state_of(s.idle(), i); }, arg("instrument"));
   c.def("ticks", [](Self s, bool on) { s.idle().ticks(on); }, arg("on"));
   c.def("take_rows", [](Self s) { return take(s.idle().rows, "ROW"); });
+  c.def("look_ahead", [](Self s, bool on) { s.idle().look_ahead(on); }, arg("on"));
   c.def("latency", [](Self s, bool on) { s.idle().latency(on); }, arg("on"));
   c.def("take_latency", [](Self s) { return array_of(s.idle().histogram.take()); });
 

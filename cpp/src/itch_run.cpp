@@ -78,6 +78,8 @@ constexpr std::array<Type, 256> TYPES = [] {
 
 constexpr std::size_t LOCATE_AT = itch::add_order::locate_at, REF_AT = itch::add_order::ref_at;
 
+constexpr std::uint32_t NO_PLACE = 0xFFFFFFFF;
+
 // What is known ahead about one message.
 struct Ahead {
   const std::uint8_t* p;
@@ -105,9 +107,10 @@ class ItchRun {
 
   // Applies up to `max` messages from `offset` on; the offset behind them.
   std::size_t run(std::size_t offset, std::uint64_t max) {
+    const bool look = engine_.look_ahead_ && engine_.clock_ == nullptr;
     std::uint64_t done = 0;
     while (done < max) {
-      if (decoder_.plain() && engine_.clock_ == nullptr) done += groups(offset, max - done);
+      if (look && decoder_.plain()) done += groups(offset, max - done);
       if (done < max && !one(offset)) break;
       ++done;
     }
@@ -371,15 +374,40 @@ class ItchRun {
 
   // The next message whatever its framing; false at the end, or in front of a message that is not whole.
   bool one(std::size_t& offset) {
+    const std::uint64_t begin = engine_.clock_ ? engine_.clock_->ticks() : 0;
+    if (!alone(offset) && !framed(offset)) return false;
+    if (engine_.clock_) engine_.histogram.add(engine_.clock_->to_ns(engine_.clock_->ticks() - begin));
+    return true;
+  }
+
+  // A plain message by the short way, without a look ahead: the last ones of a buffer, and each one of a live feed.
+  bool alone(std::size_t& offset) {
+    if (!short_ || !decoder_.plain() || size_ - offset < 3) return false;
+    const std::uint8_t* p = data_ + offset + 2;
+    const std::size_t length = be16(p - 2);
+    const Type type = TYPES[*p];
+    if (type.kind == Kind::OTHER || length != type.length || size_ - offset - 2 < length) return false;
+    Ahead a{};
+    a.p = p;
+    a.kind = type.kind;
+    a.in = engine_.find(be16(p + LOCATE_AT));
+    a.ref = be64(p + REF_AT);
+    if (a.in == nullptr) return false;
+    version_ = ~store_.index().version();  // nothing was worked out ahead
+    a.at = NO_PLACE;
+    apply(a);
+    offset += 2 + length;
+    return true;
+  }
+
+  bool framed(std::size_t& offset) {
     ItchDecoder::Message m{};
     const std::uint64_t trailing = decoder_.trailing;
-    const std::uint64_t begin = engine_.clock_ ? engine_.clock_->ticks() : 0;
     if (decoder_.next(data_, size_, offset, m) != ItchDecoder::Frame::MESSAGE) {
       engine_.count(Integrity::trailing, decoder_.trailing - trailing, ALL_INSTRUMENTS);
       return false;
     }
     whole(m);
-    if (engine_.clock_) engine_.histogram.add(engine_.clock_->to_ns(engine_.clock_->ticks() - begin));
     return true;
   }
 

@@ -128,6 +128,8 @@ class Engine {
 
   void set_table(std::uint32_t instrument, const Bytes& state, const std::int8_t* table, const Bytes& alert_params);
   void latency(bool on);
+  // Whether run_itch looks at messages ahead (it does unless told otherwise); for measuring what that is worth.
+  void look_ahead(bool on) noexcept { look_ahead_ = on; }
   void count(Integrity kind, std::uint64_t n, std::uint32_t instrument);
   void reset_book(std::uint32_t instrument);
 
@@ -215,6 +217,7 @@ class Engine {
   bool before_on_ = false;  // something is to be done in front of each event
   bool bbo_on_ = false, views_on_ = false, tracked_ = false, ticks_on_ = false, started_ = false;
   bool ticking_sorted_ = true;
+  bool look_ahead_ = true;
 };
 
 }  // namespace microrisk
