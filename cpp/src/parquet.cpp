@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
 namespace microrisk::parquet {
 
@@ -81,14 +80,20 @@ void put_varint(std::uint64_t value, Body& out) {
   out.push_back(static_cast<std::uint8_t>(value));
 }
 
-unsigned width_of(std::uint64_t n) noexcept {
-  return n <= 2 ? 1 : static_cast<unsigned>(std::bit_width(n - 1));
+unsigned bytes_of(std::uint64_t n) noexcept {
+  return n <= 256 ? 1 : static_cast<unsigned>(std::bit_width(n - 1) + 7) / 8;
 }
 
-void put_packed(const std::uint32_t* values, std::size_t n, unsigned width, Body& out) {
-  put_packed_run(n, width, out, [&](Bits& bits) {
-    for (std::size_t i = 0; i < n; ++i) bits.put(values[i], width);
-  });
+void put_whole(const std::uint32_t* values, std::size_t n, unsigned bytes, Body& out) {
+  const std::size_t groups = (n + 7) / 8;
+  put_varint(groups << 1 | 1, out);
+  const std::size_t at = out.size();
+  out.resize(at + groups * 8 * bytes + sizeof(std::uint32_t));
+  std::uint8_t* to = out.data() + at;
+  // each write runs over into the place of the next
+  for (std::size_t i = 0; i < n; ++i, to += bytes) std::memcpy(to, values + i, sizeof(std::uint32_t));
+  std::fill(to, out.data() + out.size(), std::uint8_t{0});
+  out.resize(at + groups * 8 * bytes);
 }
 
 void put_run(std::size_t n, std::uint8_t value, Body& out) {
@@ -128,13 +133,12 @@ void put_delta(const std::int64_t* values, std::size_t n, Body& out) {
 
 // ---- dictionary ----------------------------------------------------------------------------------------------------
 
-std::uint64_t& Dictionary::slot_of(std::int64_t value) noexcept {
+std::uint32_t& Dictionary::slot_of(std::int64_t value) noexcept {
   // the high bits of the product: prices are multiples of large powers of ten, their low bits say little
   const std::size_t mask = slots_.size() - 1;
   std::size_t i = static_cast<std::uint64_t>(value) * 0x9E3779B97F4A7C15U >> shift_;
-  while (slots_[i].index != 0 && slots_[i].value != value) i = (i + 1) & mask;
-  slots_[i].value = value;
-  return slots_[i].index;
+  while (slots_[i] != 0 && values_[slots_[i] - 1] != value) i = (i + 1) & mask;
+  return slots_[i];
 }
 
 void Dictionary::grow() {
@@ -142,7 +146,7 @@ void Dictionary::grow() {
   slots_.clear();
   slots_.resize(n);
   shift_ = 64 - static_cast<unsigned>(std::countr_zero(n));
-  for (std::size_t i = 0; i < values_.size(); ++i) slot_of(values_[i]) = i + 1;
+  for (std::size_t i = 0; i < values_.size(); ++i) slot_of(values_[i]) = static_cast<std::uint32_t>(i + 1);
 }
 
 bool Dictionary::encode(const std::int64_t* values, std::size_t n, Arena<std::uint32_t>& out) {
@@ -150,13 +154,13 @@ bool Dictionary::encode(const std::int64_t* values, std::size_t n, Arena<std::ui
   out.extend(n);
   for (std::size_t i = 0; i < n; ++i) {
     if (2 * values_.size() >= slots_.size()) grow();
-    std::uint64_t& index = slot_of(values[i]);
+    std::uint32_t& index = slot_of(values[i]);
     if (index == 0) {
       if (values_.size() == LIMIT) return false;
       values_.push(values[i]);
-      index = values_.size();
+      index = static_cast<std::uint32_t>(values_.size());
     }
-    out[i] = static_cast<std::uint32_t>(index - 1);
+    out[i] = index - 1;
   }
   return true;
 }
@@ -257,9 +261,9 @@ Encoding Column::put_values(std::uint64_t codes, Body& out) {
     put_bytes(values_.data(), held_ * sizeof(std::int64_t), out);
     return Encoding::PLAIN;
   }
-  const unsigned width = width_of(codes);
-  out.push_back(static_cast<std::uint8_t>(width));
-  put_packed(indices_.data(), held_, width, out);
+  const unsigned width = bytes_of(codes);
+  out.push_back(static_cast<std::uint8_t>(8 * width));
+  put_whole(indices_.data(), held_, width, out);
   return Encoding::RLE_DICTIONARY;
 }
 

@@ -101,15 +101,15 @@ void Table::put_stamps(const R& row, std::size_t at) {
   columns_[at + 3].put(naming_->place(row.instrument));
 }
 
-void Table::put_px(std::size_t column, std::uint32_t instrument, std::int64_t px) {
+void Table::put_px(parquet::Column& column, std::uint32_t instrument, std::int64_t px) {
   std::int64_t out = 0;
   const bool there = naming_->nano(instrument, px, out);
-  columns_[column].put_if(there, out);
+  column.put_if(there, out);
 }
 
 void Table::put_best(const Bbo& row, std::size_t at) {
-  put_px(at, row.instrument, row.bid_px);
-  put_px(at + 1, row.instrument, row.ask_px);
+  put_px(columns_[at], row.instrument, row.bid_px);
+  put_px(columns_[at + 1], row.instrument, row.ask_px);
   columns_[at + 2].put_if(row.bid_px != NULL_PX, row.bid_qty);
   columns_[at + 3].put_if(row.ask_px != NULL_PX, row.ask_qty);
 }
@@ -119,11 +119,12 @@ void Table::put_levels(const Bbo& row, const std::int64_t* image, std::size_t de
   for (std::size_t s = 0; s < 2; ++s, image += 2 * depth) {
     parquet::Column &pxs = columns_[at + 2 * s], &qtys = columns_[at + 2 * s + 1];
     std::uint32_t n = 0;
-    for (; n < depth && image[2 * n] != NULL_PX; ++n) {
-      std::int64_t px = 0;
-      const bool there = naming_->nano(row.instrument, image[2 * n], px);
-      pxs.put_if(there, px);
-      qtys.put(image[2 * n + 1]);
+    while (n < depth && image[2 * n] != NULL_PX) ++n;
+    std::int64_t* const qty = qtys.put_all(n);
+    for (std::uint32_t i = 0; i < n; ++i) qty[i] = image[2 * i + 1];
+    if (!naming_->nano(row.instrument, image, 2, n, pxs.put_all(n))) [[unlikely]] {
+      pxs.take_back(n);
+      for (std::uint32_t i = 0; i < n; ++i) put_px(pxs, row.instrument, image[2 * i]);
     }
     pxs.row(n);
     qtys.row(n);
@@ -132,7 +133,7 @@ void Table::put_levels(const Bbo& row, const std::int64_t* image, std::size_t de
 
 void Table::put_print(const Print& row) {
   put_stamps(row, 0);
-  put_px(4, row.instrument, row.px);
+  put_px(columns_[4], row.instrument, row.px);
   columns_[5].put(row.qty);
   columns_[6].put(1 - row.side);  // A, N, B: the aggressor is the other side
   columns_[7].put_if(row.order_id != 0, static_cast<std::int64_t>(row.order_id));
@@ -145,9 +146,9 @@ void Table::put_deed(const Deed& row) {
   put_stamps(row, 0);
   columns_[4].put(row.action);
   columns_[5].put(1 + row.side);
-  put_px(6, row.instrument, row.px);
+  put_px(columns_[6], row.instrument, row.px);
   columns_[7].put(row.qty);
-  put_px(8, row.instrument, row.old_px);
+  put_px(columns_[8], row.instrument, row.old_px);
   columns_[9].put_if(row.old_px != NULL_PX, row.old_qty);
   columns_[10].put(static_cast<std::int64_t>(row.order_id));
   columns_[11].put(static_cast<std::int64_t>(row.ref));

@@ -63,6 +63,18 @@ class Naming {
     out = px / e.down;
     return out * e.down == px;
   }
+  // The same for `n` prices `step` apart; false when one of them does not fit.
+  bool nano(std::uint32_t instrument, const std::int64_t* px, std::size_t step, std::size_t n,
+            std::int64_t* out) const noexcept {
+    const Entry e = entries_[instrument];
+    bool fits = e.down == 1;
+    for (std::size_t i = 0; i < n; ++i) {
+      const std::int64_t p = px[i * step];
+      fits &= (p <= e.limit) & (p >= -e.limit);
+      out[i] = static_cast<std::int64_t>(static_cast<std::uint64_t>(p) * static_cast<std::uint64_t>(e.up));
+    }
+    return fits;
+  }
 
  private:
   struct Entry {
@@ -101,7 +113,7 @@ class Table {
   void take(Arena<R>& rows, F&& put);
   template <class R>
   void put_stamps(const R& row, std::size_t at);
-  void put_px(std::size_t column, std::uint32_t instrument, std::int64_t px);
+  void put_px(parquet::Column& column, std::uint32_t instrument, std::int64_t px);
   void put_best(const Bbo& row, std::size_t at);
   void put_levels(const Bbo& row, const std::int64_t* image, std::size_t depth, std::size_t at);
   void put_print(const Print& row);
