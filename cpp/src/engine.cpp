@@ -181,7 +181,10 @@ void Engine::count(Integrity kind, std::uint64_t n, std::uint32_t instrument) {
 }
 
 void Engine::reset_book(std::uint32_t instrument) {
-  if (Instrument* in = find(instrument)) clear(*in);
+  Instrument* in = find(instrument);
+  if (in == nullptr) return;
+  if (in->due && !in->held) hold(*in);  // a sample that is due shows the last complete event
+  clear(*in);
 }
 
 // ---- runs ----------------------------------------------------------------------------------------------------------
