@@ -88,6 +88,18 @@ def fuzz_long(session: nox.Session) -> None:
 
 
 @nox.session
+def exports(session: nox.Session) -> None:
+    """Exports opened by the packages they are for, in an environment of their own (their pins are not ours)."""
+    home = ROOT / "build" / "exports"
+    python = home / "bin" / "python"
+    if not python.exists():
+        session.run("python", "-m", "venv", str(home))
+    session.run(str(python), "-m", "pip", "install", "-q", *EXPORT_READERS, external=True)
+    env = {"MICRORISK_EXPORTS_PYTHON": str(python)}
+    session.run("python", "-m", "pytest", "-q", "tests/pipeline/test_exports.py", *session.posargs, env=env)
+
+
+@nox.session
 def size(session: nox.Session) -> None:
     """Lines a file and the ten longest functions; looked at in review, no gate."""
     rows = []

@@ -59,6 +59,14 @@ class Microrisk:
         return out
 
 
+class Alone(Microrisk):
+    """The same books, each message looked at only when its turn comes: what looking ahead is worth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine.look_ahead(False)
+
+
 class Itchcpp:
     """BookManager.process_stream."""
 
@@ -106,6 +114,9 @@ class ItchBook:
 
 
 ENGINES: dict[str, type[Rival]] = {"microrisk": Microrisk, "itchcpp": Itchcpp, "itch-book": ItchBook}
+ALONE = "microrisk, no look-ahead"
+WITHOUT: dict[str, type[Rival]] = ENGINES | {ALONE: Alone}
+"""The engines and ours with a part switched off."""
 PACKAGES = {"itchcpp": "itchcpp", "itch-book": "itch-book"}
 """Distribution of each rival, for its version."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.daystream import LIVES, REFS, cached_day
-from benchmarks.engines import ENGINES, PACKAGES
+from benchmarks.engines import ENGINES, PACKAGES, WITHOUT
 from benchmarks.measure import child, machine, save, say, summary
 
 SHOWN = (
@@ -45,13 +45,15 @@ def _wait(process: subprocess.Popen[bytes]) -> None:
         raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
 
 
-def compare(path: Path, truth: dict[str, Any], rounds: int, label: str, split: int = 0) -> dict[str, Any]:
+def compare(
+    path: Path, truth: dict[str, Any], rounds: int, label: str, split: int = 0, engines: Iterable[str] = ENGINES
+) -> dict[str, Any]:
     """Every engine over one file, `rounds` times; times a message behind `split`, and memory."""
     rows: list[dict[str, Any]] = []
-    names = list(ENGINES)
+    names = list(engines)
     messages = truth["messages"] - (truth["fill_messages"] if split else 0)
     for k in range(rounds):
-        row = {n: child("benchmarks.worker", n, path, f"--split={split}") for n in names[k % 3 :] + names[: k % 3]}
+        row = {n: child("benchmarks.worker", n, path, f"--split={split}") for n in names[k % len(names) :] + names[: k % len(names)]}
         rows.append({n: row[n] for n in names})
         parts = [
             f"{n} {row[n]['cpu_ns'] / messages:.0f} ns ({row[n]['cpu_ns'] / row[names[0]]['cpu_ns']:.2f})"
@@ -76,7 +78,7 @@ def record(messages: int, rounds: int, lifetimes: Iterable[str], refs: Iterable[
     for day in days:
         path, truth = cached_day(**day)
         label = f"{day['lifetime']}, {day['refs']}"
-        found = compare(path, truth, rounds, label)
+        found = compare(path, truth, rounds, label, engines=WITHOUT)
         streams.append({"stream": label, "truth": {k: truth[k] for k in SHOWN}, "engines": found})
     rivals = {name: version(package) for name, package in PACKAGES.items()}
     return {"machine": facts, "rivals": rivals, "rounds": rounds, "streams": streams}

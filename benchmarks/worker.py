@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchmarks.engines import ENGINES, check
+from benchmarks.engines import WITHOUT, check
 from benchmarks.measure import pin, status_kb, timed
 from benchmarks.truth import best_of, truth_of
 
@@ -27,11 +27,11 @@ def run(engine: str, path: Path, split: int = 0) -> dict[str, Any]:
 
     def work() -> None:
         if not held:
-            held.append(ENGINES[engine]())
+            held.append(WITHOUT[engine]())
         held[0].feed(parts[-1])
 
     if split:
-        held.append(ENGINES[engine]())
+        held.append(WITHOUT[engine]())
         held[0].feed(parts[0])
     found: dict[str, Any] = timed(work)
     found["memory_kb"] = status_kb("VmHWM")["VmHWM"] - before
@@ -42,7 +42,7 @@ def run(engine: str, path: Path, split: int = 0) -> dict[str, Any]:
 def main() -> None:
     """Parse the command line, pin, run."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.worker", description=__doc__)
-    parser.add_argument("engine", choices=ENGINES)
+    parser.add_argument("engine", choices=WITHOUT)
     parser.add_argument("file", type=Path)
     parser.add_argument("--split", type=int, default=0)
     asked = parser.parse_args()
