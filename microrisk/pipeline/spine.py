@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from decimal import Decimal
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -274,6 +275,7 @@ def _first(feed: Feed) -> str | None:
     return None if path is None else str(path)
 
 
+@lru_cache(maxsize=4096)
 def decimal(value: int, exp: int) -> str:
     """`value * 10**-exp` written out, no exponent, no trailing zeros."""
     text = format(Decimal(value).scaleb(-exp), "f")
