@@ -49,10 +49,7 @@ class Ladder {
   // Index of the first rung whose key is not smaller; the key is there when rung(i).key equals it.
   std::size_t locate(std::int64_t key) const noexcept {
     const Rung* at = end();
-    // written out: as a loop it becomes vector code that is slower without 64-bit comparisons
-    const std::size_t better = std::size_t{at[-1].key >= key} + (at[-2].key >= key) + (at[-3].key >= key) +
-                               (at[-4].key >= key) + (at[-5].key >= key) + (at[-6].key >= key) + (at[-7].key >= key) +
-                               (at[-8].key >= key);
+    const std::size_t better = not_below(at, key);
     if (better < GUARD) [[likely]]
       return size_ - better;
     if (size_ <= GUARD) return 0;  // the smallest key of all is a guard's too
@@ -95,9 +92,21 @@ class Ladder {
       std::memmove(static_cast<void*>(rungs_ + to), rungs_ + from, n * sizeof(Rung));
     }
   }
+  // How many of the GUARD rungs in front of `at` have a key that is not smaller. Written out: as a loop it becomes vector
+  // code that is slower without 64-bit comparisons.
+  static std::size_t not_below(const Rung* at, std::int64_t key) noexcept {
+    return std::size_t{at[-1].key >= key} + (at[-2].key >= key) + (at[-3].key >= key) + (at[-4].key >= key) +
+           (at[-5].key >= key) + (at[-6].key >= key) + (at[-7].key >= key) + (at[-8].key >= key);
+  }
+  // Behind the first GUARD rungs: three more blocks of them, then by halves.
   [[gnu::noinline]] std::size_t deep(std::int64_t key) const noexcept {
-    const Rung* at =
-        std::lower_bound(rungs_, rungs_ + size_ - GUARD, key, [](const Rung& r, std::int64_t k) { return r.key < k; });
+    std::size_t left = size_ - GUARD;
+    for (const std::size_t stop = left > 3 * GUARD ? left - 3 * GUARD : 0; left > stop; left -= GUARD) {
+      const std::size_t better = not_below(rungs_ + left, key);
+      if (better < GUARD) return left - better;
+      if (left <= GUARD) return 0;  // the smallest key of all is a guard's too
+    }
+    const Rung* at = std::lower_bound(rungs_, rungs_ + left, key, [](const Rung& r, std::int64_t k) { return r.key < k; });
     return static_cast<std::size_t>(at - rungs_);
   }
   [[gnu::noinline]] void grow(Slab& slab);
