@@ -146,6 +146,7 @@ class ItchFile(_Itch):
             before, start = self._decoder.messages, w.start
             if w.start < len(w.data):
                 w.start = step(w)
+                w.forget()
             if self._decoder.messages > before or w.start > start:
                 self._count_decoder()
                 return True

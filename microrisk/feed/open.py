@@ -23,6 +23,8 @@ CHUNK = 8 << 20
 """Bytes of one piece that a feed gets."""
 HEAD = 64 << 10
 """Bytes that a recogniser sees; also the piece inside the decompressors, so that damage costs little."""
+FORGET = 64 << 20
+"""Bytes of a mapped file that are given back at a time."""
 _SUFFIXES = frozenset({".gz", ".xz", ".zst", ".zstd", ".zip"})
 
 Pieces = Iterator[bytes]
@@ -342,6 +344,7 @@ class Window:
         self._opened = 0
         self._stream: Stream | None = None
         self._whole = 0
+        self._forgotten = 0
 
     @property
     def offset(self) -> int:
@@ -355,6 +358,14 @@ class Window:
         before = sum(self._sizes[: max(self._opened - 1, 0)])
         here = self._stream.consumed if self._stream else (self.start if self._whole else 0)
         return min(1.0, (before + here) / total)
+
+    def forget(self) -> None:
+        """Give back the mapped pages behind `start`: the memory of a run does not grow with its file."""
+        done = self.start - self.start % FORGET
+        if self._whole and done > self._forgotten:
+            assert isinstance(self.data, mmap.mmap)
+            self.data.madvise(mmap.MADV_DONTNEED, self._forgotten, done - self._forgotten)
+            self._forgotten = done
 
     def grow(self) -> bool:
         """Bring in the next piece behind the unused tail; False when there is none."""
@@ -381,6 +392,6 @@ class Window:
             source = self._sources[self._opened]
             self._opened += 1
             if mapped and (view := source.mapped()) is not None:
-                self._whole = len(view)
+                self._whole, self._forgotten = len(view), 0
                 return view
             self._stream = source.stream()
