@@ -76,11 +76,13 @@ void read_replace(const std::uint8_t* p, Event& e) noexcept {
   e.px = signed_be<4>(p + u::price_at);
 }
 
-void read_cross(const std::uint8_t* p, Event& e) noexcept {
+// False: more shares than an event can hold.
+bool read_cross(const std::uint8_t* p, Event& e) noexcept {
   namespace q = itch::cross_trade;
   e.qty = signed_be<8>(p + q::shares_at);
   e.px = signed_be<4>(p + q::price_at);
   e.ref = be<8>(p + q::match_at);
+  return e.qty >= 0;
 }
 
 bool read_trading_action(const std::uint8_t* p, Event& e) noexcept {
@@ -229,10 +231,7 @@ ItchDecoder::Outcome ItchDecoder::decode(const std::uint8_t* p, Event& e) noexce
       e.ref = be<8>(p + itch::trade::match_at);
       learn(p + itch::trade::stock_at, locate, false);
       return Outcome::EVENT;
-    case 'Q':
-      set(e, Action::TRADE, flag::CROSS);
-      read_cross(p, e);
-      return Outcome::EVENT;
+    case 'Q': set(e, Action::TRADE, flag::CROSS); return read_cross(p, e) ? Outcome::EVENT : Outcome::MALFORMED;
     case 'H': return read_trading_action(p, e) ? Outcome::EVENT : Outcome::NO_EVENT;
     case 'S': return read_system_event(p, e) ? Outcome::EVENT : Outcome::NO_EVENT;
     case 'R': learn(p + itch::stock_directory::stock_at, locate, true); return Outcome::NO_EVENT;

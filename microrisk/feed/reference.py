@@ -56,12 +56,12 @@ def decode_message(data: bytes) -> dict[str, Value]:
 
 
 def is_well_formed(data: bytes) -> bool:
-    """Whether the type is known, the length is the type's, and a side (where there is one) is B or S."""
+    """Whether the type is known, the length is the type's, a side is B or S, and shares fit a signed 64-bit integer."""
     try:
         fields = decode_message(data)
     except FeedError:
         return False
-    return fields.get("side", "B") in SIDES
+    return fields.get("side", "B") in SIDES and int(fields.get("shares", 0)) < 1 << 63
 
 
 def _blank(fields: dict[str, Value], action: Action, flags: int = 0) -> dict[str, int]:
