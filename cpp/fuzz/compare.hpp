@@ -27,10 +27,20 @@ inline std::int32_t mixing_kernel(const View* v, void* state, const std::int8_t*
   return (h >> 8 & 3) != 0;
 }
 
+// Counts its calls too, and shows the count.
+inline void mixing_alert(const std::int32_t*, const void* params, void* state, std::int32_t* level,
+                         std::uint8_t* alert_fresh) {
+  std::uint64_t calls = 0;
+  std::memcpy(&calls, state, sizeof(calls));
+  level[0] = static_cast<std::int32_t>(++calls), level[3] = *static_cast<const std::uint8_t*>(params);
+  std::memcpy(state, &calls, sizeof(calls));
+  alert_fresh[0] = static_cast<std::uint8_t>(calls), alert_fresh[1] = 1;
+}
+
 struct Setup {
   NaiveOptions options;
   std::size_t reserve_orders = 8, reserve_instruments = 2;
-  bool latency = false;
+  bool latency = false, deeds = false, samples = false;
 
   // Eight bits of sinks, and the depth of the image.
   static Setup from(std::uint8_t bits, std::uint8_t more) {
@@ -44,6 +54,9 @@ struct Setup {
     s.options.depth = (bits & 64) != 0 ? 1U + more % 13U : 0;
     s.reserve_orders = (bits & 128) != 0 ? 3000 : 8;
     s.latency = more == 0xA5;  // reading the clock takes 5 ms to set up
+    s.options.prints = (more & 128) != 0;
+    s.deeds = (more & 64) != 0;
+    s.samples = (more & 32) != 0 && s.options.depth == 0;
     return s;
   }
 };
@@ -51,15 +64,23 @@ struct Setup {
 class Pair {
  public:
   explicit Pair(const Setup& setup)
-      : engine(setup.options.always_open, setup.reserve_orders, setup.reserve_instruments), naive(setup.options) {
+      : engine(setup.options.always_open, setup.reserve_orders, setup.reserve_instruments),
+        naive(setup.options),
+        sampled_(setup.samples) {
     const NaiveOptions& o = setup.options;
     if (o.bbo) engine.record_bbo();
     if (o.views) engine.record_views(o.every_ns);
+    if (o.prints) engine.record_prints();
+    if (setup.deeds) engine.record_deeds();
+    if (setup.samples) engine.record_samples(3, microrisk::TICK_NS);
     if (o.depth > 0) engine.record_depth(o.depth);
     if (o.rows) {
       microrisk::Watch stage;
       stage.kernel = mixing_kernel;
       stage.state.assign(8, 0);
+      stage.alert = mixing_alert;
+      stage.alert_params.assign(8, 3);
+      stage.alert_state.assign(8, 0);
       engine.watch(std::move(stage));
     }
     engine.ticks(o.ticks);
@@ -77,8 +98,9 @@ class Pair {
     same_counts(engine.integrity, naive.integrity, "the feed");
     findings_.compare("finding", engine.findings, naive.findings);
     bbo_.compare("BBO row", engine.bbo, naive.bbo);
-    depth_rows_.compare("depth row", engine.depth_rows, naive.depth_rows);
-    depth_levels_.compare("depth level", engine.depth_levels, naive.depth_levels);
+    prints_.compare("print", engine.prints, naive.prints);
+    if (!sampled_) depth_rows_.compare("depth row", engine.depth_rows, naive.depth_rows);
+    if (!sampled_) depth_levels_.compare("depth level", engine.depth_levels, naive.depth_levels);
     views_.compare("view", engine.views, naive.views);
     compare_rows();
   }
@@ -171,6 +193,9 @@ class Pair {
       equal("row.instrument", row.instrument, v.instrument);
       equal("row.tick", row.tick, v.tick);
       equal("row.suspect", row.suspect, v.suspect);
+      equal("row.level", row.level[0], ++alerts_[v.instrument]);
+      equal("row.level of the parameters", row.level[3], 3);
+      equal("row.alert", row.alert, static_cast<std::uint8_t>(row.level[0]));
     }
     equal("rows", engine.rows.size(), row_);
   }
@@ -238,7 +263,9 @@ class Pair {
   static unsigned long long ull(std::uint64_t x) { return x; }
   static long long ll(std::int64_t x) { return x; }
 
-  Records findings_, bbo_, depth_rows_, depth_levels_, views_;
+  Records findings_, bbo_, depth_rows_, depth_levels_, views_, prints_;
+  std::map<std::uint32_t, std::int32_t> alerts_;
+  bool sampled_;  // sampled images have their twin in the Python tests; here they only run
   std::size_t scored_ = 0, row_ = 0, since_ = 0;
 };
 

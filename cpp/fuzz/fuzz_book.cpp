@@ -190,8 +190,8 @@ class Script {
 
   void count(std::uint32_t instrument) {
     flush();
-    const auto kind = static_cast<Integrity>(in_.byte() % microrisk::N_INTEGRITY);
-    const std::uint8_t n = in_.byte();
+    const std::uint8_t which = in_.byte(), n = in_.byte();
+    const auto kind = which > 200 ? Integrity::gap : static_cast<Integrity>(which % microrisk::N_INTEGRITY);
     const std::uint32_t where = n > 200 ? EVERY_INSTRUMENT : instrument;
     pair_.engine.count(kind, n % 5, where);
     pair_.naive.count(kind, n % 5, where);

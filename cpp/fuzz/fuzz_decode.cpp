@@ -437,6 +437,20 @@ std::uint64_t sequence(Input& in, std::uint64_t next) {
               v);
 }
 
+// Trading status of 128 securities that appear for the first time.
+Bytes many_symbols(std::size_t line) {
+  Bytes out;
+  for (std::size_t i = 0; i < 128; ++i) {
+    number_into(out, 2, 22, false);
+    out.push_back('H'), out.push_back('T');
+    number_into(out, 8, 1'600'000'000'000'000'000, false);
+    for (std::size_t n = line * 128 + i, k = 0; k < 8; ++k, n /= 26)
+      out.push_back(static_cast<std::uint8_t>('A' + n % 26));
+    number_into(out, 4, 0, false);
+  }
+  return out;
+}
+
 void script(Input in, bool is_iex) {
   const std::uint8_t kind = in.byte();
   CaptureWriter writer(kind, in.byte());
@@ -448,8 +462,10 @@ void script(Input in, bool is_iex) {
     const std::uint64_t seq = sequence(in, next);
     ts += (op & 8) != 0 ? 2'000'000'000 : 1000;
     const std::size_t n = (op & 7) == 7 ? 0 : op & 7U;
-    const Bytes body = messages(in, n, is_iex ? "85TQaMRLHSDCXABEIOPz" : "AFECXDUPQSRHz", protocol, !is_iex);
-    const std::uint64_t count = (op & 16) != 0 ? in.byte() : n;
+    const Bytes body = op == 14 && is_iex
+                           ? many_symbols(line)
+                           : messages(in, n, is_iex ? "85TQaMRLHSDCXABEIOPz" : "AFECXDUPQSRHz", protocol, !is_iex);
+    const std::uint64_t count = op == 14 && is_iex ? 128 : (op & 16) != 0 ? in.byte() : n;
     Bytes payload;
     if (is_iex) {
       payload = {1, 0};

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "input.hpp"
+#include "microrisk/sinks.hpp"
 #include "microrisk/spec.hpp"
 
 namespace fuzz {
@@ -20,6 +21,7 @@ using microrisk::Bbo;
 using microrisk::Event;
 using microrisk::Finding;
 using microrisk::Integrity;
+using microrisk::Print;
 using microrisk::RestingOrder;
 using microrisk::TradingState;
 using microrisk::View;
@@ -122,7 +124,7 @@ struct NaiveBook {
 };
 
 struct NaiveOptions {
-  bool always_open = false, ticks = false, views = false, rows = false, bbo = true;
+  bool always_open = false, ticks = false, views = false, rows = false, bbo = true, prints = false;
   std::int64_t every_ns = 0;
   std::size_t depth = 0;
 };
@@ -137,6 +139,7 @@ class NaiveEngine {
   std::vector<Finding> findings;
   std::vector<Bbo> bbo, depth_rows;
   std::vector<std::int64_t> depth_levels;
+  std::vector<Print> prints;
   std::vector<View> views, scored;   // recorded ones; all that went to the scoring stage
   std::vector<std::uint64_t> steps;  // of each in `scored`: how many its instrument had before
   std::uint64_t n_events = 0;
@@ -171,6 +174,7 @@ class NaiveEngine {
     if (image && !book.in_snapshot) book.suspect = false;
     book.in_snapshot = image;
     if ((e.flags & flag::SUSPECT) != 0) book.suspect = true;
+    if (options_.prints) print(book, e);
     act(book, e);
     if ((e.flags & flag::LAST) != 0 && !image) complete(book, e);
   }
@@ -235,6 +239,21 @@ class NaiveEngine {
   void report(Integrity kind, NaiveBook* book, const Event& e) {
     note(kind, 1, book,
          Finding{e.ts_event, e.seq, e.order_id, e.px, e.qty, e.instrument, static_cast<std::uint32_t>(kind)});
+  }
+
+  // What an event prints: its volume in a trade, the part of it that was there in an execution.
+  void print(const NaiveBook& book, const Event& e) {
+    const auto place = book.places.find(e.order_id);
+    const bool held = e.order_id != 0 && place != book.places.end(), trade = e.action == 7;
+    const bool execution = e.action == 3 && (e.flags & flag::EXEC) != 0 && held;
+    if ((e.flags & (flag::NO_PRINT | flag::SNAPSHOT)) != 0 || e.qty <= 0 || (!trade && !execution)) return;
+    Print p{};
+    p.ts_event = e.ts_event, p.ts_recv = e.ts_recv, p.seq = e.seq;
+    p.qty = trade ? e.qty : std::min(e.qty, book.order(e.order_id).qty);
+    p.px = trade || e.px != 0 ? e.px : place->second.px;
+    p.order_id = e.order_id, p.ref = e.ref, p.instrument = e.instrument, p.flags = e.flags;
+    p.side = trade ? e.side : static_cast<std::int8_t>(place->second.side);
+    prints.push_back(p);
   }
 
   // ---- time --------------------------------------------------------------------------------------------------------

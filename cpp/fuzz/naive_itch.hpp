@@ -147,6 +147,7 @@ class NaiveItch {
     const Fields f = cut(m, *sizes);
     const bool sided = m[0] == 'A' || m[0] == 'F' || m[0] == 'P';
     if (sided && f.text[5] != "B" && f.text[5] != "S") return {Meaning::Kind::MALFORMED, {}};
+    if (m[0] == 'Q' && f.number[4] > static_cast<std::uint64_t>(INT64_MAX)) return {Meaning::Kind::MALFORMED, {}};
     ++counts[m[0]];
     last_ts = midnight_ + static_cast<std::int64_t>(f.number[3]);
     if (first_ts == microrisk::NULL_TS) first_ts = last_ts;

@@ -38,11 +38,13 @@ LIMITS = {
     "path": ["-max_len=1500", "-timeout=10", "-rss_limit_mb=2048"],
     EDGE: ["-max_len=400", "-timeout=20", "-rss_limit_mb=3072"],
 }
+SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:malloc_context_size=6"}
 MAX_KEPT = 75_000
 """Bytes of one kept corpus."""
 MEASURED = {
     "decoders": ("itch.cpp", "iex.cpp", "capture.cpp"),
     "book": ("book.cpp", "actions.cpp", "engine.cpp"),
+    "path": ("itch_run.cpp", "sinks.cpp"),
 }
 _REPORT = re.compile(r"ERROR: AddressSanitizer|runtime error:|DIFFERENCE|ERROR: libFuzzer|Uncaught Python exception")
 
@@ -93,7 +95,7 @@ def fuzz(target: str, binaries: Path, seconds: int) -> dict[str, Any]:
     prefix = FINDINGS / f"{target}-"
     flags = [f"-max_total_time={seconds}", "-print_final_stats=1", f"-artifact_prefix={prefix}", *LIMITS[target]]
     log = FINDINGS / f"{target}.log"
-    env = os.environ | {"ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1", "PYTHONHASHSEED": "0"}
+    env = os.environ | SANITIZERS
     with log.open("w") as out:
         done = subprocess.run(
             [*command_of(target, binaries), *flags, str(work), str(kept(target))],
@@ -141,7 +143,7 @@ def minimise(target: str, binaries: Path) -> None:
     kept(target).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         merge = ["-merge=1", "-use_counters=0", *LIMITS[target], scratch, str(kept(target)), str(WORK / target)]
-        env = os.environ | {"ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1"}
+        env = os.environ | SANITIZERS
         subprocess.run([*command_of(target, binaries), *merge], check=True, env=env, capture_output=True)
         chosen, size = [], 0
         for path in sorted(Path(scratch).iterdir(), key=lambda p: (p.stat().st_size, p.name)):

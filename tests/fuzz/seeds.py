@@ -242,6 +242,7 @@ def decoder_seeds() -> dict[str, bytes]:
         for i in range(24):
             script += bytes([3, 0, i, i * 5, 8, *range(i, i + 8), i, i + 1, 6, *range(6), i + 2, 9, 0])
         out[f"script-{n}"] = script
+    out["many-symbols"] = bytes([4, 0, 0, 0x21]) + bytes([14, 0]) * 6
     return out
 
 
