@@ -45,6 +45,7 @@ from microrisk.feed.base import (
 )
 from microrisk.feed.lobster_book import SYNTHETIC, Sums, Tracker
 from microrisk.feed.lobster_csv import (
+    MAX_SIZE,
     MESSAGE,
     UNREADABLE,
     Images,
@@ -251,10 +252,6 @@ class LobsterFeed(ChunkFeed):
             self._find(Integrity.trailing, more, index)
 
 
-_MOST = 1 << 62
-"""Sizes of an image below this can be added to a message's."""
-
-
 def _depth(images: Source) -> int:
     """Levels a side, from the first line."""
     return (images.head(1 << 14).split(b"\n", 1)[0].count(b",") + 1) // 4
@@ -262,7 +259,7 @@ def _depth(images: Source) -> int:
 
 def _levels(row: list[int]) -> tuple[Sums, Sums] | None:
     """(bids, asks) of an image row, None for one that cannot be read; places that are not occupied have size 0."""
-    if row[0] == UNREADABLE or len(row) % 4 or max(row[1::2]) >= _MOST:
+    if row[0] == UNREADABLE or len(row) % 4 or max(row[1::2]) > MAX_SIZE:
         return None
     bids = {p: q for p, q in zip(row[2::4], row[3::4], strict=True) if q > 0}
     asks = {p: q for p, q in zip(row[0::4], row[1::4], strict=True) if q > 0}

@@ -32,6 +32,8 @@ MESSAGE = np.dtype(
     ]
 )
 _COLUMNS = ("time", "type", "id", "size", "price", "direction")
+MAX_SIZE = 1 << 40
+"""Shares that a row may name: what levels add up to then stays within 64 bits."""
 UNREADABLE = -(2**63)
 """First cell of an orderbook row that could not be read."""
 DUMMY_ASK, DUMMY_BID = 9_999_999_999, -9_999_999_999
@@ -76,7 +78,7 @@ def read_messages(data: bytes) -> Messages:
         for name in _COLUMNS[1:]:
             _fill(out[name], table[name].to_numpy())
         out["time"] = _decimal_low(table["time"])
-        if (np.abs(out["direction"]) != 1).any() or (out["type"] < 1).any():
+        if (np.abs(out["direction"]) != 1).any() or (out["type"] < 1).any() or (np.abs(out["size"]) > MAX_SIZE).any():
             raise OverflowError
     except (pa.ArrowInvalid, OverflowError):
         return _read_messages_singly(data)
@@ -119,7 +121,7 @@ def _read_messages_singly(data: bytes) -> Messages:
         try:
             time = to_units(cells[0], 9)
             kind, order, size, price, direction = map(int, cells[1:])
-            if time < 0 or direction not in (-1, 1) or not 1 <= kind <= 127:
+            if time < 0 or direction not in (-1, 1) or not 1 <= kind <= 127 or not -MAX_SIZE <= size <= MAX_SIZE:
                 continue
             row["time"], row["id"], row["size"], row["price"] = time, order, size, price
             row["direction"], row["type"] = direction, kind
