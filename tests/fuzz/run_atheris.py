@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import gc
 import resource
+import shlex
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import FunctionType
 
 import atheris
@@ -39,7 +41,9 @@ def main() -> None:
     """Hand the arguments to libFuzzer."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     print(f"{instrument()} functions instrumented", file=sys.stderr)
-    atheris.Setup(sys.argv, one_input)
+    # what a merge runs again, through a shell
+    again = f"{shlex.quote(sys.executable)} {shlex.quote(str(Path(__file__).resolve()))}"
+    atheris.Setup([again, *sys.argv[1:]], one_input)
     atheris.Fuzz()
 
 
