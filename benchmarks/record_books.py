@@ -53,7 +53,8 @@ def compare(
     names = list(engines)
     messages = truth["messages"] - (truth["fill_messages"] if split else 0)
     for k in range(rounds):
-        row = {n: child("benchmarks.worker", n, path, f"--split={split}") for n in names[k % len(names) :] + names[: k % len(names)]}
+        turn = k % len(names)
+        row = {n: child("benchmarks.worker", n, path, f"--split={split}") for n in names[turn:] + names[:turn]}
         rows.append({n: row[n] for n in names})
         parts = [
             f"{n} {row[n]['cpu_ns'] / messages:.0f} ns ({row[n]['cpu_ns'] / row[names[0]]['cpu_ns']:.2f})"

@@ -237,7 +237,7 @@ class Engine:
         """
     def take_rows(self) -> Records: ...
     def look_ahead(self, on: bool) -> None:
-        """Whether run_itch looks at messages ahead (it does unless told otherwise); for measuring what that is worth."""
+        """Whether run_itch looks at messages ahead (it does unless told otherwise); to measure what that is worth."""
     def latency(self, on: bool) -> None:
         """Measure each message from before its decoding to after its alert."""
     def take_latency(self) -> NDArray[np.uint64]:

@@ -92,8 +92,8 @@ class Ladder {
       std::memmove(static_cast<void*>(rungs_ + to), rungs_ + from, n * sizeof(Rung));
     }
   }
-  // How many of the GUARD rungs in front of `at` have a key that is not smaller. Written out: as a loop it becomes vector
-  // code that is slower without 64-bit comparisons.
+  // How many of the GUARD rungs in front of `at` have a key that is not smaller. Written out: as a loop it becomes
+  // vector code that is slower without 64-bit comparisons.
   static std::size_t not_below(const Rung* at, std::int64_t key) noexcept {
     return std::size_t{at[-1].key >= key} + (at[-2].key >= key) + (at[-3].key >= key) + (at[-4].key >= key) +
            (at[-5].key >= key) + (at[-6].key >= key) + (at[-7].key >= key) + (at[-8].key >= key);
@@ -106,7 +106,8 @@ class Ladder {
       if (better < GUARD) return left - better;
       if (left <= GUARD) return 0;  // the smallest key of all is a guard's too
     }
-    const Rung* at = std::lower_bound(rungs_, rungs_ + left, key, [](const Rung& r, std::int64_t k) { return r.key < k; });
+    const Rung* at =
+        std::lower_bound(rungs_, rungs_ + left, key, [](const Rung& r, std::int64_t k) { return r.key < k; });
     return static_cast<std::size_t>(at - rungs_);
   }
   [[gnu::noinline]] void grow(Slab& slab);
