@@ -13,7 +13,6 @@ namespace {
 using parquet::Kind;
 
 constexpr int PX_NANO = 9;
-constexpr std::size_t BATCH = 4096;  // rows between looks at the size of the page
 
 std::int64_t power_of_ten(int n) noexcept {
   std::int64_t out = 1;
@@ -78,17 +77,17 @@ bool Table::known(const Arena<R>& rows, std::vector<std::uint32_t>& unknown) con
 void Table::reserve(std::size_t n, std::size_t depth) {
   const bool lists = what_ == What::BOOK || what_ == What::SAMPLES;
   for (std::size_t c = 0; c < n_columns_; ++c) {
-    columns_[c].reserve(lists && c + 4 >= n_columns_ ? n * depth : n);
+    columns_[c].reserve(lists && c + 4 >= n_columns_ ? std::min(n * depth, PAGE_VALUES + depth) : n);
   }
 }
 
 template <class R, class F>
 void Table::take(Arena<R>& rows, F&& put) {
-  for (std::size_t at = 0; at < rows.size(); at += BATCH) {
-    const std::size_t end = std::min(rows.size(), at + BATCH);
-    for (std::size_t i = at; i < end; ++i) put(i);
-    rows_ += end - at;
-    if (rows_ - paged_ >= PAGE_ROWS) end_pages();
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    put(i);
+    ++rows_;
+    const std::size_t values = std::max(columns_[n_columns_ - 3].entries(), columns_[n_columns_ - 1].entries());
+    if (rows_ - paged_ >= PAGE_ROWS || values >= PAGE_VALUES) end_pages();
   }
   rows.clear();
 }

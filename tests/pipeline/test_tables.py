@@ -454,3 +454,18 @@ def test_compact_structs() -> None:
     assert struct({16: "ab"}) == b"\x08\x20\x02ab\x00"
     assert struct({1: [1] * 15}) == b"\x19\xf5\x0f" + b"\x02" * 15 + b"\x00"
     assert struct({1: [], 2: [b"x"]}) == b"\x19\x0c\x19\x18\x01x\x00"
+
+
+def test_deep_lists_are_cut_into_pages(tmp_path: Path) -> None:
+    """A page holds about a million values whatever the depth, so that deep tables need no more memory."""
+    n = 1_600
+    e = np.zeros(n, EVENT)
+    e["instrument"], e["action"], e["side"], e["flags"] = 3, int(Action.MODIFY), int(Side.ASK), LAST
+    e["ts_event"], e["ts_recv"], e["seq"] = np.arange(n), NULL_TS, np.arange(n)
+    e["px"], e["qty"] = np.arange(1, n + 1), 1
+    frames, _ = written(e, tmp_path, book=True, depth=2_000)
+    lists = frames["book"]["ask_px_levels"].to_list()
+    assert lists == [list(range(1, k + 1)) for k in range(1, n + 1)]
+    assert pq.read_table(tmp_path / "book.parquet")["ask_qty_levels"].to_pylist()[-1] == [1] * n
+    column = pq.read_metadata(tmp_path / "book.parquet").row_group(0).column(10)
+    assert column.num_values == n * (n + 1) // 2 > 1 << 20

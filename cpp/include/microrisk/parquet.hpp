@@ -103,6 +103,7 @@ class Column {
   void take_back(std::size_t n) noexcept { entries_ -= n, held_ -= n; }
   // A list row of the `n` values just put; 0 = an empty list.
   void row(std::uint32_t n) { counts_.push(n); }
+  std::size_t entries() const noexcept { return entries_; }
 
   // Everything put down since the last page; `codes` = size of the dictionary of a CODE column.
   void end_page(std::uint32_t number, std::uint64_t codes, std::vector<Page>& out);

@@ -89,7 +89,8 @@ class Naming {
 class Table {
  public:
   enum class What : std::uint8_t { BBO, BOOK, SAMPLES, TRADES, EVENTS };
-  static constexpr std::size_t PAGE_ROWS = std::size_t{1} << 15, MAX_COLUMNS = 13;
+  static constexpr std::size_t PAGE_ROWS = std::size_t{1} << 15, PAGE_VALUES = std::size_t{1} << 20;
+  static constexpr std::size_t MAX_COLUMNS = 13;
 
   Table(What what, std::shared_ptr<const Naming> naming);
 
