@@ -270,6 +270,8 @@ Encoding Column::put_values(std::uint64_t codes, Body& out) {
 void Column::end_page(std::uint32_t number, std::uint64_t codes, std::vector<Page>& out) {
   if (entries_ == 0 && counts_.empty()) return;
   Page& page = out.emplace_back(Page{number, Encoding::PLAIN, 0, {}});
+  // levels of at most 3 bits, then codes; what is longer grows
+  page.body.reserve(64 + (entries_ + counts_.size()) / 2 + 4 * held_);
   if (list_) {
     put_list_levels(page.body, page.values);
   } else {
