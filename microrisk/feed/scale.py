@@ -131,7 +131,7 @@ def choose_scale(px: Ints, qty: Ints, *, px_exp: int, qty_exp: int) -> Scale:
     """Scale for one instrument whose orders have prices `px` (in 10**-px_exp) and sizes `qty` (in 10**-qty_exp).
 
     True dollars (1e-4) and whole units are kept where the values allow it. What still does not fit (a range wider
-    than 32 bits) is UNFIT later, so the caller may also pass a sample.
+    than 32 bits, a price of 2**60 or more) is UNFIT later, so the caller may also pass a sample.
     """
     good = np.unique(px[(px != NULL_PX) & (np.abs(px) < _BIG // 4)]).astype(np.int64)
     sizes = np.unique(qty[(qty > 0) & (qty < _BIG)]).astype(np.int64)
