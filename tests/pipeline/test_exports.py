@@ -27,11 +27,13 @@ from microrisk.pipeline.catalog import CatalogWriter, split
 from microrisk.pipeline.changes import Change, Changes, Rows
 from microrisk.pipeline.hftbacktest_out import EVENT_DTYPE, EXCH, LOCAL, HftWriter
 from microrisk.pipeline.memory import Recorded
+from microrisk.pipeline.nautilus_out import NautilusWriter
 from microrisk.pipeline.rebuild import Outputs, write_outputs
 from microrisk.pipeline.spine import Spine
 from microrisk.spec.records import EVENT, Action, Flag
 from microrisk.spec.units import NULL_TS, Side
 
+ENTRY = {1: Instrument("X.VENUE", "VENUE", "X", 2, 0)}
 READERS = Path(__file__).parents[1] / "exports"
 
 
@@ -59,7 +61,9 @@ def text(px: int | None, qty: int | None, digits: int, lots: int) -> list[str | 
     return [f"{Decimal(px).scaleb(-9):.{digits}f}", f"{Decimal(qty).scaleb(-lots):.8f}"]
 
 
-def same_in_nautilus(reader: Any, folder: Path, files: dict[str, Path], name: str, digits: int, lots: int) -> int:
+def same_in_nautilus(
+    reader: Any, folder: Path, files: dict[str, Path], name: str, digits: int, lots: int, *, orders: bool = True
+) -> int:
     """Best path, queues, trades and quotes as that package sees them equal ours; how many best states."""
     out = folder / "seen.json"
     reader("nautilus_reader.py", folder / "nautilus", name, out)
@@ -69,8 +73,12 @@ def same_in_nautilus(reader: Any, folder: Path, files: dict[str, Path], name: st
     path = [[r["seq"], *(x for a, b in (bid, ask) for x in text(r[a], r[b], digits, lots))] for r in best]
     assert [p[1:] for p in seen["path"]] == [p[1:] for p in path]
     # the end of an image that opens the day is a state of theirs; ours comes with the first news behind it
-    assert [p[0] for p in seen["path"]][1:] == [p[0] for p in path][1:]
+    # the last change of a batch is the one that is marked, and some end with an event that changes nothing
+    late = [b[0] - a[0] for a, b in zip(seen["path"], path, strict=True)][1:]
+    assert not any(late) if orders else set(late) <= {0, 1, 2}
     assert seen["sorted"]
+    if not orders:
+        return len(path)
     resting = pl.read_parquet(files["orders"]).filter(pl.col("instrument").cast(pl.String) == name)
     for half, letter in zip(seen["queues"], "BA", strict=True):
         mine = resting.filter(pl.col("side") == letter)
@@ -112,7 +120,7 @@ def same_in_hftbacktest(
     same &= np.isclose(found[:, 1::2], qty, rtol=1e-9, atol=lot / 100)
     # its depth knows no crossed book: before the opening it moves the other side's best away, until that side changes
     start = int(np.argmax(same.all(axis=1))) if len(crossed) else 0
-    assert start < len(ts) // 1000
+    assert start <= len(ts) // 1000
     # a time at which an event has begun and not ended is no state of ours
     whole = np.isin(ts, complete_times(bbo.with_name("events.parquet"), name))
     assert np.count_nonzero(whole) > 0.9 * len(ts)
@@ -156,6 +164,33 @@ def test_cme_orders_in_the_real_packages(
     states = same_in_nautilus(reader, tmp_path, files, "ESH4.GLBX", 9, 0)
     times = same_in_hftbacktest(reader, tmp_path, files["bbo"], "ESH4.GLBX", 0.25, 1.0)
     exercised(f"ESH4.GLBX: {states} best states equal in nautilus_trader, {times} times equal in hftbacktest")
+
+
+def levels_feed(n: int = 3_000) -> np.ndarray[Any, Any]:
+    """Level updates of one instrument that never cross; batches of three; a new image in the middle."""
+    rng = np.random.default_rng(4)
+    e = np.zeros(n, EVENT)
+    e["instrument"], e["action"], e["ts_recv"] = 1, int(Action.MODIFY), NULL_TS
+    e["ts_event"] = 1_700_000_000 * 10**9 + np.arange(n) // 3 * 10**6
+    e["seq"], e["side"] = np.arange(n) + 1, rng.choice([1, -1], n)
+    e["px"] = 1_000 - e["side"].astype(np.int64) * rng.integers(1, 12, n)
+    e["qty"] = rng.integers(0, 4, n)
+    e["flags"] = np.where(np.arange(n) % 3 == 2, int(Flag.LAST), 0)
+    e["action"][n // 2 - n // 2 % 3] = int(Action.CLEAR)
+    return e
+
+
+def test_levels_in_the_real_packages(reader: Any, tmp_path: Path, exercised: Callable[[str], None]) -> None:
+    files = {k: tmp_path / f"{k}.parquet" for k in ("bbo", "orders", "trades", "events")}
+    spine = Spine(Recorded(levels_feed(), ENTRY))
+    write_outputs(spine, Outputs(**files))
+    for kind in ("bbo", "events"):
+        writer = NautilusWriter(tmp_path / "nautilus", lambda _: ENTRY[1])
+        split(files[kind], kind, tmp_path, writer)
+    split(files["events"], "events", tmp_path, HftWriter(tmp_path / "hft", lambda _: ENTRY[1]))
+    states = same_in_nautilus(reader, tmp_path, files, "X.VENUE", 2, 0, orders=False)
+    times = same_in_hftbacktest(reader, tmp_path, files["bbo"], "X.VENUE", 0.01, 1.0, kind="L2")
+    exercised(f"levels: {states} best states equal in nautilus_trader, {times} times equal in hftbacktest")
 
 
 # -- without the packages: the documented layouts ---------------------------------------------------------------------
@@ -207,9 +242,6 @@ def event(action: Action, **fields: int) -> np.ndarray[Any, Any]:
     for name, value in fields.items():
         e[name] = value
     return e
-
-
-ENTRY = {1: Instrument("X.VENUE", "VENUE", "X", 2, 0)}
 
 
 def table_of(events: list[np.ndarray[Any, Any]], folder: Path) -> Any:
