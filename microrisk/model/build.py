@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from microrisk.model.calibrate import NEVER
 from microrisk.model.floatnet import FloatNetwork
 from microrisk.model.quantise import quantisation_gap
-from microrisk.model.train import Exposed, Progress, Settings, Trained, held_out_rows, train
+from microrisk.model.train import Exposed, Partial, Progress, Settings, Trained, held_out_rows, train
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.formats import TABLE_POINTS
 from microrisk.spec.records import N_HEADS
@@ -63,12 +63,14 @@ def build_model(
     *,
     card: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
+    partial: Partial | None = None,
 ) -> Built:
     """Train and round a model.
 
     Parameters
     ----------
-    codes, exposed, settings, progress : as in train.train; the gap is measured on the clean rows that it held out
+    codes, exposed, settings, progress, partial : as in train.train; the gap is measured on the clean rows that it held
+        out
     table : generic normaliser (int32 breaks, value, slope), the one that made the codes
     card : entries for card.json, such as name, description, data (hashes)
 
@@ -77,7 +79,7 @@ def build_model(
     EvaluationError, WeightFileError : from training and rounding
     """
     s = settings or Settings()
-    made = train(codes, exposed, s, progress)
+    made = train(codes, exposed, s, progress, partial=partial)
     weights = Weights(uncalibrated(made.tensors()).tensors, card).with_table(GENERIC, table, tick=0, lot=0)
     weights = weights.with_card(metrics=_metrics(made, weights, codes[-held_out_rows(len(codes), s) :][:GAP_ROWS]))
     weights.validate()

@@ -87,6 +87,27 @@ class Exposed:
 
 
 @dataclass(frozen=True)
+class Partial:
+    """Clean rows of feeds that carry only the features of `mask`.
+
+    A code that a feed does not carry is 0, and 0 is also the most normal value there is. So these rows stay apart from
+    the others: what they lack is cut out of every loss, not learnt as "quiet"; whitening, which needs the covariance
+    of all features, does not see them; and as many rows of episodes are shown under the same mask, so that the mask by
+    itself is no sign of calm.
+
+    Attributes
+    ----------
+    codes : int8[m, N_FEATURES], 0 outside `mask`
+    mask : bit i = feature i is carried
+    share : of the normal rows of every batch, 0 < share < 1
+    """
+
+    codes: Codes
+    mask: int
+    share: float = 0.2
+
+
+@dataclass(frozen=True)
 class Trained:
     """Result of `train`.
 
@@ -111,8 +132,9 @@ class Trained:
 
 
 def train(
-    codes: Codes, exposed: Exposed | None = None, settings: Settings | None = None, progress: Progress | None = None
-) -> Trained:
+    codes: Codes, exposed: Exposed | None = None, settings: Settings | None = None, progress: Progress | None = None,
+    *, partial: Partial | None = None,
+) -> Trained:  # fmt: skip
     """Train all networks.
 
     Parameters
@@ -121,24 +143,26 @@ def train(
     exposed : what teaches the exposure head; without it the head is all zero and says 0 for every row
     settings : Settings() when None
     progress : told after every 50 steps
+    partial : more clean rows, of feeds that carry less
 
     Raises
     ------
-    EvaluationError : too few rows, codes of another shape, or labels without an episode
+    EvaluationError : too few rows, codes of another shape or outside their mask, or labels without an episode
     WeightFileError : the training diverged
     """
     s = settings or Settings()
     _check(codes, exposed)
+    _check_partial(partial)
     clean, held = np.split(codes, [len(codes) - held_out_rows(len(codes), s)])
     with _single_thread():
-        run = _Run(Network(s.seed), clean, exposed, s, progress or (lambda stage, share: None))
+        run = _Run(Network(s.seed), clean, exposed, s, progress or (lambda stage, share: None), partial)
         run.vae()
         run.exposure()
         metrics = run.metrics(held)
         whitening = maha.whiten(clean)
         learnt = run.network.to_float_network(whitening)
         learnt.validate()
-        sample = _sample(clean, exposed, s.seed)
+        sample = _sample(clean, exposed, s.seed, partial)
         network = equalise(learnt, run.network.log2_variance().detach().double().numpy(), sample)
         scales = choose_scales(network, sample)
         run.fine_tune(network, scales)
@@ -155,7 +179,11 @@ def held_out_rows(rows: int, settings: Settings) -> int:
 class _Run:
     """The network and its data through the three stages."""
 
-    def __init__(self, network: Network, clean: Codes, exposed: Exposed | None, s: Settings, progress: Progress):
+    def __init__(
+        self, network: Network, clean: Codes, exposed: Exposed | None, s: Settings, progress: Progress,
+        partial: Partial | None = None,
+    ):  # fmt: skip
+        self.partial = partial
         self.network, self.clean, self.exposed, self.s, self.progress = network, clean, exposed, s, progress
         self.rng = np.random.default_rng([s.seed, 1])
         self.masks = np.array([mask_vector(m) for m in s.masks])
@@ -174,7 +202,8 @@ class _Run:
         params += [net.latent_log_variance, net.latent_log_variance_bias, net.residual_log2_variance]
         for step in self._steps("vae", params, s.vae_steps, s.rate):
             beta = min(1.0, step / max(s.anneal * s.vae_steps, 1.0))
-            x, carried = self._masked(self._draw(self.clean, s.batch))
+            few = self._few(s.batch)
+            x, carried = self._masked(self._draw(self.clean, s.batch - few), few=few)
             noise = torch.from_numpy(self.rng.standard_normal((len(x), LAYERS["vae.enc.2"][0]), np.float32))
             reconstruction, kl = net.elbo(x, carried, noise)
             self.loss = reconstruction + beta * kl
@@ -211,7 +240,9 @@ class _Run:
         exponents = torch.from_numpy(teacher.residual_exp.astype(np.float32))
         params = [p for n in _layers("") for p in net.dense[n].parameters()]
         for _ in self._steps("fine-tune", params, s.tune_steps, s.tune_rate):
-            x, carried = self._masked(self._draw(self.clean, s.batch // 2), self._any_rows(s.batch // 2))
+            half = s.batch // 2
+            few = self._few(half)
+            x, carried = self._masked(self._draw(self.clean, half - few), self._any_rows(half), few=few)
             with torch.no_grad():
                 vae, logit = fixed_net.vae_score(x, carried, exponents), fixed_net.run("exposure", x)[:, 0]
             ratio = torch.log(net.vae_score(x, carried, exponents, scales) / vae.clamp(min=1.0))
@@ -270,14 +301,20 @@ class _Run:
     def _taught_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Half a batch from episodes, kinds alike, and half from normal rows; and which is which."""
         half = self.s.batch // 2
-        each = max(half // len(self.kinds), 1)
+        each, few = max(half // len(self.kinds), 1), self._few(half)
         parts = [self._draw(rows, each) for rows in self.kinds.values()]
         pools = [*self.normal, *self.hard]
-        parts += [self._draw(rows, half // len(pools)) for rows in pools]
-        x, _ = self._masked(*parts)
+        parts += [self._draw(rows, (half - few) // len(pools)) for rows in pools]
+        x, _ = self._masked(*parts, few=few)
         target = torch.zeros(len(x))
         target[: each * len(self.kinds)] = 1.0
+        if self.partial is not None:
+            x[self.rng.integers(0, each * len(self.kinds), few)] *= torch.from_numpy(_carried(self.partial))
         return x, target
+
+    def _few(self, n: int) -> int:
+        """How many of n normal rows are partial ones."""
+        return 0 if self.partial is None else round(n * self.partial.share)
 
     def _hardest(self, rows: Codes) -> Codes:
         """The normal rows that look most like episodes now: false alarms are made of them."""
@@ -293,14 +330,25 @@ class _Run:
     def _draw(self, rows: Codes, n: int) -> Codes:
         return rows[self.rng.integers(0, len(rows), n)]
 
-    def _masked(self, *parts: Codes) -> tuple[torch.Tensor, torch.Tensor]:
-        """Rows in sigma and the 0/1 of features they carry; a quarter of them under one of the settings' masks."""
+    def _masked(self, *parts: Codes, few: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows in sigma and the 0/1 of features they carry; a quarter of them under one of the settings' masks.
+
+        Last come `few` partial rows, under their own mask.
+        """
         rows = np.concatenate(parts)
         carried = np.ones(rows.shape, np.float32)
         some = self.rng.random(len(rows)) < 0.25
         carried[some] = self.masks[self.rng.integers(0, len(self.masks), int(some.sum()))]
+        if self.partial is not None:
+            rows = np.concatenate([rows, self._draw(self.partial.codes, few)])
+            carried = np.concatenate([carried, np.tile(_carried(self.partial), (few, 1))])
         seen = torch.from_numpy(carried)
         return unit_codes(rows) * seen, seen
+
+
+def _carried(partial: Partial) -> NDArray[np.float32]:
+    """The mask as 0/1, float32[N_FEATURES]."""
+    return np.asarray(mask_vector(partial.mask), np.float32)
 
 
 def _layers(prefix: str) -> list[str]:
@@ -320,6 +368,18 @@ def _check(codes: Codes, exposed: Exposed | None) -> None:
             raise EvaluationError("the exposed rows hold no episode: every label is 0")
 
 
+def _check_partial(partial: Partial | None) -> None:
+    if partial is None:
+        return
+    rows = partial.codes
+    if rows.dtype != np.int8 or rows.ndim != 2 or rows.shape[1] != N_FEATURES or not len(rows):
+        raise EvaluationError(f"partial codes must be int8[n > 0, {N_FEATURES}], not {rows.dtype}{list(rows.shape)}")
+    if rows[:, _carried(partial) == 0].any():
+        raise EvaluationError(f"partial codes outside their mask {partial.mask:08x} must be 0")
+    if not 0.0 < partial.share < 1.0:
+        raise EvaluationError(f"the share of partial rows must lie between 0 and 1, not {partial.share}")
+
+
 def _split(clean: Codes, exposed: Exposed | None) -> tuple[list[Codes], dict[int, Codes]]:
     """Sources of normal rows, and the rows of each kind."""
     if exposed is None:
@@ -329,10 +389,12 @@ def _split(clean: Codes, exposed: Exposed | None) -> tuple[list[Codes], dict[int
     return [clean, calm] if len(calm) else [clean], kinds
 
 
-def _sample(clean: Codes, exposed: Exposed | None, seed: int, rows: int = 50_000) -> Codes:
-    """Rows from which activation scales are chosen: clean ones and, so that episodes fit too, exposed ones."""
+def _sample(
+    clean: Codes, exposed: Exposed | None, seed: int, partial: Partial | None = None, rows: int = 50_000
+) -> Codes:
+    """Rows from which activation scales are chosen: clean ones and, so that those fit too, exposed and partial ones."""
     rng = np.random.default_rng([seed, 2])
-    pools = [clean] if exposed is None else [clean, exposed.codes]
+    pools = [clean, *([exposed.codes] if exposed else []), *([partial.codes] if partial else [])]
     return np.concatenate([p if len(p) <= rows else p[rng.choice(len(p), rows, replace=False)] for p in pools])
 
 

@@ -21,7 +21,7 @@ from microrisk.weights import Weights
 if TYPE_CHECKING:
     from microrisk.market.episodes import Episode
     from microrisk.model.build import Built
-    from microrisk.model.train import Exposed
+    from microrisk.model.train import Exposed, Partial
     from microrisk.pipeline.memory import Recorded
 
 AFTERMATH_NS = 5_000_000_000
@@ -31,10 +31,12 @@ CALIBRATION_ROWS = 1 << 23
 
 
 def fit_networks(
-    codes: NDArray[np.int8], exposed: Exposed | None, table: Any, *, masks: Sequence[int], seed: int, **settings: Any
-) -> Built:
+    codes: NDArray[np.int8], exposed: Exposed | None, table: Any, *, masks: Sequence[int], seed: int,
+    partial: Partial | None = None, **settings: Any,
+) -> Built:  # fmt: skip
     """Train, quantise, and put the generic table beside the weights; levels are still those of no one.
 
+    partial : more clean rows, of feeds that carry less, as in model.train
     Raises UsageError without torch.
     """
     try:
@@ -42,7 +44,16 @@ def fit_networks(
         from microrisk.model.train import Settings
     except ImportError as missing:
         raise UsageError(f"training needs torch ({missing}): pip install 'microrisk[model]'") from missing
-    return build_model(codes, exposed, table, Settings(seed=seed, masks=tuple(masks), **settings))
+    return build_model(codes, exposed, table, Settings(seed=seed, masks=tuple(masks), **settings), partial=partial)
+
+
+def partial_rows(codes: NDArray[np.int8], mask: int, share: float) -> Partial:
+    """Clean rows of feeds that carry only `mask`, as fit_networks takes them; raises UsageError without torch."""
+    try:
+        from microrisk.model.train import Partial
+    except ImportError as missing:
+        raise UsageError(f"training needs torch ({missing}): pip install 'microrisk[model]'") from missing
+    return Partial(codes, mask, share)
 
 
 def simulated_episodes(mask: int, seed: int, *, sessions: int = 3, minutes: float = 30.0) -> tuple[Exposed, Any]:

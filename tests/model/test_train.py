@@ -14,7 +14,7 @@ from microrisk.model.calibrate import Session, calibrate
 from microrisk.model.floatnet import FloatNetwork
 from microrisk.model.quantise import GATES, area_under_curve, quantisation_gap
 from microrisk.model.synthetic import market_like_codes, random_weights
-from microrisk.model.train import Exposed, Settings, train
+from microrisk.model.train import Exposed, Partial, Settings, train
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.units import NS_PER_S
 from microrisk.spec.weightfile import HEADS
@@ -137,3 +137,37 @@ def test_refusals():
         train(codes, Exposed(codes, np.zeros(1500, np.int64)))
     with pytest.raises(EvaluationError, match="1500 exposed rows have 3 labels"):
         train(codes, Exposed(codes, np.ones(3, np.int64)))
+
+
+def partial_rows(rows=3_000, seed=9):
+    codes = market_like_codes(rows, seed)
+    codes[:, np.arange(32)[[not L2_MASK >> i & 1 for i in range(32)]]] = 0
+    return codes
+
+
+def test_partial_rows_teach_nothing_about_what_they_lack():
+    """With and without them one whitening; and what a row lacks costs it nothing in the vae."""
+    lacked = np.array([not L2_MASK >> i & 1 for i in range(32)])
+    clean = market_like_codes(6_000, 1)
+    quick = Settings(seed=5, vae_steps=600, exposure_steps=1, tune_steps=1, batch=256, masks=(ALL_MASK,))
+    apart = train(clean, None, quick, partial=Partial(partial_rows(), L2_MASK, 0.4)).network
+    alone = train(clean, None, quick).network
+    assert np.array_equal(apart.weight["maha.0"], alone.weight["maha.0"])
+    shown = market_like_codes(2_000, 3)
+    hidden = shown.copy()
+    hidden[:, lacked] = 0
+    masked = apart.float_scores(hidden, L2_MASK)[:, VAE]
+    assert np.median(masked) < np.median(apart.float_scores(shown, ALL_MASK)[:, VAE])
+
+
+@pytest.mark.parametrize(
+    ("codes", "mask", "share", "match"),
+    [
+        (market_like_codes(100, 1), L2_MASK, 0.2, "outside their mask"),
+        (np.zeros((0, 32), np.int8), L2_MASK, 0.2, "n > 0"),
+        (np.zeros((5, 32), np.int8), L2_MASK, 1.0, "between 0 and 1"),
+    ],
+)
+def test_partial_rows_are_checked(codes, mask, share, match):
+    with pytest.raises(EvaluationError, match=match):
+        train(market_like_codes(1_500, 1), None, QUICK, partial=Partial(codes, mask, share))
