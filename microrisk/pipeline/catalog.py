@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from microrisk.pipeline.sink import ParquetSink
 
-HELD_ROWS = 1 << 21
+HELD_ROWS = 1 << 20
 """Rows that are sorted at a time: what splitting holds in memory."""
 
 Part = tuple[int, int, int]

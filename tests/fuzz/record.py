@@ -4,7 +4,8 @@
 
 With any clang++: libFuzzer with ASan and UBSan. Without one: says so and runs the driver of the other compiler over the
 kept inputs and seeded mutations of them. --write minimises the corpora into cpp/fuzz/corpus and tests/fuzz/corpus,
-measures the branch coverage of what is kept, and writes benchmarks/recorded/fuzz.json. The exit code is 1 when a
+measures the branch coverage of what is kept, and writes benchmarks/recorded/fuzz.json (rows of targets that did not
+run stay as they are). The exit code is 1 when a
 target crashed, timed out, or differed from its twin; the inputs lie in build/fuzz-findings.
 """
 
@@ -191,13 +192,14 @@ def _group(files: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def write(rows: dict[str, Any], clang: str) -> None:
     version = subprocess.run([clang, "--version"], check=True, capture_output=True, text=True).stdout.splitlines()[0]
+    today = datetime.datetime.now(datetime.UTC).date().isoformat()
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=False, capture_output=True, text=True).stdout
     for target, row in rows.items():
         files = [p for p in kept(target).iterdir() if p.is_file()]
         row |= {"kept_files": len(files), "kept_bytes": sum(p.stat().st_size for p in files)}
-    today = datetime.datetime.now(datetime.UTC).date().isoformat()
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, check=False, capture_output=True, text=True).stdout
-    record = {"date": today, "commit": commit.strip(), "compiler": version, "cpus": os.cpu_count()}
-    record |= {"targets": rows, "coverage": coverage(clang)}
+        row |= {"date": today, "commit": commit.strip()}
+    old = json.loads(RECORD.read_text())["targets"] if RECORD.exists() else {}
+    record = {"compiler": version, "cpus": os.cpu_count(), "targets": old | rows, "coverage": coverage(clang)}
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
     say(json.dumps(record["coverage"]))
 
