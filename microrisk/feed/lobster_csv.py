@@ -34,6 +34,8 @@ MESSAGE = np.dtype(
 _COLUMNS = ("time", "type", "id", "size", "price", "direction")
 MAX_SIZE = 1 << 40
 """Shares that a row may name: what levels add up to then stays within 64 bits."""
+LAST_OF_AN_ORDER = 4
+"""Rows of types 1 to this are about an order in the book, which has a number; a cross print names order -1."""
 UNREADABLE = -(2**63)
 """First cell of an orderbook row that could not be read."""
 DUMMY_ASK, DUMMY_BID = 9_999_999_999, -9_999_999_999
@@ -80,6 +82,8 @@ def read_messages(data: bytes) -> Messages:
         out["time"] = _decimal_low(table["time"])
         if (np.abs(out["direction"]) != 1).any() or (out["type"] < 1).any() or (np.abs(out["size"]) > MAX_SIZE).any():
             raise OverflowError
+        if ((out["type"] <= LAST_OF_AN_ORDER) & (out["id"] < 0)).any():
+            raise OverflowError
     except (pa.ArrowInvalid, OverflowError):
         return _read_messages_singly(data)
     return out
@@ -122,6 +126,8 @@ def _read_messages_singly(data: bytes) -> Messages:
             time = to_units(cells[0], 9)
             kind, order, size, price, direction = map(int, cells[1:])
             if time < 0 or direction not in (-1, 1) or not 1 <= kind <= 127 or not -MAX_SIZE <= size <= MAX_SIZE:
+                continue
+            if order < 0 and kind <= LAST_OF_AN_ORDER:
                 continue
             row["time"], row["id"], row["size"], row["price"] = time, order, size, price
             row["direction"], row["type"] = direction, kind

@@ -241,8 +241,25 @@ def test_events_that_are_no_lobster_rows_are_refused() -> None:
 times = st.integers(0, 86_400 * 10**9)
 
 
-@given(st.lists(st.tuples(times, st.integers(-1, 2**62), st.integers(0, 10**6), st.integers(-1, 10**10),
-                          st.integers(1, 9), st.sampled_from((1, -1))), max_size=20))  # fmt: skip
+def _ids(kind: int) -> st.SearchStrategy[int]:
+    return st.integers(0 if kind <= 4 else -1, 2**62)
+
+
+rows_of_messages = st.integers(1, 9).flatmap(
+    lambda kind: st.tuples(times, _ids(kind), st.integers(0, 10**6), st.integers(-1, 10**10), st.just(kind),
+                           st.sampled_from((1, -1)))
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("read", [read_messages, messages_singly])
+def test_orders_in_the_book_have_numbers_and_cross_prints_need_none(read: Any) -> None:
+    rows = [f"34200.1,{kind},-1,100,5853300,1\n".encode() for kind in range(1, 8)]
+    for row, kind in zip(rows, range(1, 8), strict=True):
+        assert read(row)["type"].tolist() == [kind if kind > 4 else 0]
+    assert read(b"".join(rows))["type"].tolist() == [0, 0, 0, 0, 5, 6, 7]
+
+
+@given(st.lists(rows_of_messages, max_size=20))
 def test_text_of_messages_is_exact_in_both_readers(rows: list[Any]) -> None:
     made = np.array(rows, MESSAGE)
     text = format_messages(made)
