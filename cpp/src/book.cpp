@@ -97,7 +97,7 @@ void BookStore::clear(Book& book) noexcept {
       }
       free_level(h);
     }
-    if (!ladder.empty()) book.deep_changed(ask), book.top_moved = true;
+    if (!ladder.empty()) book.deep_changed(ask);
     ladder.clear();
   }
   if (book.view != nullptr) TopLevels(*book.view).cleared();

@@ -289,7 +289,7 @@ void Engine::complete(Instrument& in, const Event& e) {
 
 void Engine::check_crossed(Instrument& in, const Event& e) {
   const Ladder &bids = in.book.side[0], &asks = in.book.side[1];
-  in.book.top_moved = in.crossed = false;
+  in.book.top_raised = in.crossed = false;
   if (bids.empty() || asks.empty()) return;
   const std::int64_t bid = to_px(false, bids.best().key), ask = to_px(true, asks.best().key);
   if (bid < ask) return;

@@ -51,7 +51,7 @@ void ask_for_best(const Ladder& ladder) noexcept {
 
 constexpr Rung NOWHERE{};
 
-enum class Kind : std::uint8_t { OTHER, ADD, EXECUTE, EXECUTE_PRICE, CANCEL, REMOVE, REPLACE };
+enum class Kind : std::uint8_t { OTHER, ADD, EXECUTE, CANCEL, REMOVE, REPLACE };
 
 struct Type {
   std::uint8_t length;  // 0: no such type
@@ -66,7 +66,7 @@ constexpr std::array<Type, 256> TYPES = [] {
   }
   out['A'].kind = out['F'].kind = Kind::ADD;
   out['E'].kind = Kind::EXECUTE;
-  out['C'].kind = Kind::EXECUTE_PRICE;
+  out['C'].kind = Kind::EXECUTE;
   out['X'].kind = Kind::CANCEL;
   out['D'].kind = Kind::REMOVE;
   out['U'].kind = Kind::REPLACE;
@@ -78,6 +78,10 @@ constexpr std::array<Type, 256> TYPES = [] {
 }();
 
 constexpr std::size_t LOCATE_AT = itch::add_order::locate_at, REF_AT = itch::add_order::ref_at;
+
+// The three messages that take from an order have its shares at one place.
+constexpr std::size_t TAKEN_AT = itch::order_executed::shares_at;
+static_assert(TAKEN_AT == itch::order_executed_price::shares_at && TAKEN_AT == itch::order_cancel::shares_at);
 
 constexpr std::uint32_t NO_PLACE = 0xFFFFFFFF;
 
@@ -119,9 +123,12 @@ class ItchRun {
   }
 
  private:
-  static constexpr std::size_t GROUP = 8, STAGES = 4;
+  // Large groups: the number of adds in a group, where its loops end, is a guess that the core loses once a group.
+  static constexpr std::size_t GROUP = 32, STAGES = 4;
   // Behind a message that is looked at ahead there are at least so many bytes: fields are read without asking its type.
   static constexpr std::size_t MARGIN = 64;
+  // The bytes that are asked for lie so far behind the group that is read: a page, where the core's own stream ends.
+  static constexpr std::size_t INPUT_AHEAD = 4096, INPUT_OF_GROUP = GROUP * 32;
 
   struct Group {
     std::array<Ahead, GROUP> of;
@@ -154,9 +161,15 @@ class ItchRun {
     return in * GROUP;
   }
 
+  void ask_for_input(std::size_t ahead) const noexcept {
+    if (size_ - ahead < INPUT_AHEAD + INPUT_OF_GROUP) return;
+    for (std::size_t i = 0; i < INPUT_OF_GROUP; i += 64) __builtin_prefetch(data_ + ahead + INPUT_AHEAD + i, 0);
+  }
+
   // Reads a whole group of frames, or none.
   bool frames(Group& g, std::size_t& ahead) noexcept {
     if (size_ - ahead < GROUP * MARGIN) return false;
+    ask_for_input(ahead);
     const std::uint8_t* p = data_ + ahead + 2;
     std::size_t n_adds = 0, n_known = 0, n_moves = 0;
     bool plain = true;
@@ -220,7 +233,7 @@ class ItchRun {
     for (std::size_t i = 0; i < g.n_known; ++i) {
       Ahead& a = g.of[g.known[i]];
       const Order* order = &store_.order(a.handle);
-      order = &store_.order(order->id != a.ref ? order->chain : a.handle);
+      order = pick(order->id != a.ref, &store_.order(order->chain), order);
       ask_for(&store_.order(order->next));
       ask_for(&store_.order(order->prev));
       a.handle = order->level;
@@ -235,8 +248,7 @@ class ItchRun {
       const Level& level = store_.level(a.handle);
       const Ladder& ladder = a.in->book.side[level.ask()];
       // a level of one order is about to go; otherwise the ladder is not needed, and this asks for a warm line
-      const Rung* end = level.orders > 1 ? &NOWHERE : ladder.end() - 1;
-      ask_for(end);
+      ask_for(pick(level.orders > 1, &NOWHERE, ladder.end() - 1));
     }
     for (std::size_t i = 0; i < g.n_moves; ++i) {
       Ahead& a = g.of[g.moves[i]];
@@ -258,13 +270,12 @@ class ItchRun {
 
   // False, and nothing is done, when the message is for Engine::apply().
   bool short_message(const Ahead& a) {
-    if (a.kind == Kind::ADD) return add(a);
-    if (a.kind == Kind::REMOVE) return remove(a);
     switch (a.kind) {
-      case Kind::EXECUTE: return reduce(a, be32(a.p + itch::order_executed::shares_at), true);
-      case Kind::EXECUTE_PRICE: return reduce(a, be32(a.p + itch::order_executed_price::shares_at), true);
-      case Kind::CANCEL: return reduce(a, be32(a.p + itch::order_cancel::shares_at), false);
+      case Kind::ADD: return add(a);
+      case Kind::REMOVE: return remove(a);
       case Kind::REPLACE: return replace(a);
+      case Kind::EXECUTE: return reduce(a, true);
+      case Kind::CANCEL: return reduce(a, false);
       default: return false;
     }
   }
@@ -292,7 +303,8 @@ class ItchRun {
     return true;
   }
 
-  bool reduce(const Ahead& a, std::uint32_t qty, bool executed) {
+  bool reduce(const Ahead& a, bool executed) {
+    const std::uint32_t qty = be32(a.p + TAKEN_AT);
     const std::size_t b = bucket(a);
     const Handle h = store_.find_in(b, a.in->book.instrument, a.ref);
     if (h == NO_HANDLE || qty == 0) return false;
@@ -345,7 +357,7 @@ class ItchRun {
     ++e.n_events;
     in.has_book = true;
     in.in_snapshot = false;
-    if (in.book.top_moved | in.crossed | (in.book.deep_change != 0)) finish(in, a, ts);
+    if (in.book.top_raised | in.crossed | (in.book.deep_change != 0)) finish(in, a, ts);
   }
 
   void finish(Instrument& in, const Ahead& a, std::int64_t ts) {
@@ -360,7 +372,7 @@ class ItchRun {
   // May be wrong about prices at the ends of 64 bits, which check_crossed() then puts right: an empty side shows a
   // guard.
   static bool crosses(Instrument& in) noexcept {
-    in.book.top_moved = in.crossed = false;
+    in.book.top_raised = in.crossed = false;
     return to_px(false, in.book.side[0].end()[-1].key) >= to_px(true, in.book.side[1].end()[-1].key);
   }
 

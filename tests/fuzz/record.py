@@ -36,7 +36,7 @@ RECORD = ROOT / "benchmarks" / "recorded" / "fuzz.json"
 LIMITS = {
     "decode": ["-max_len=4096", "-timeout=25", "-rss_limit_mb=2048", f"-dict={ROOT}/cpp/fuzz/decode.dict"],
     "book": ["-max_len=1500", "-timeout=25", "-rss_limit_mb=2048"],
-    "path": ["-max_len=1500", "-timeout=25", "-rss_limit_mb=2048"],
+    "path": ["-max_len=3000", "-timeout=25", "-rss_limit_mb=2048"],
     EDGE: ["-max_len=400", "-timeout=20", "-rss_limit_mb=3072"],
 }
 SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:malloc_context_size=6"}

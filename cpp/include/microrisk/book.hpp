@@ -57,7 +57,7 @@ struct Book {
   std::uint32_t instrument = 0;
   std::uint32_t watch_depth = 0;
   std::uint8_t deep_change = 0;  // bits of the sides (1 bid, 2 ask) of which a level within `watch_depth` changed
-  bool top_moved = false;        // a best price came or went since the last check for crossing
+  bool top_raised = false;       // a better best price came since the last check for crossing
   void deep_changed(bool ask) noexcept { deep_change = static_cast<std::uint8_t>(deep_change | 1U << ask); }
   bool watched() const noexcept { return view != nullptr || watch_depth > 0; }
 };
@@ -209,7 +209,7 @@ inline Handle BookStore::new_level() {
   orders_[o] = Order{id, qty, NO_HANDLE, level.tail, l, first};
   first = o;
   index_.added();
-  Handle* const behind = level.tail != NO_HANDLE ? &orders_[level.tail].next : &level.head;
+  Handle* const behind = pick(level.tail != NO_HANDLE, &orders_[level.tail].next, &level.head);
   *behind = o;
   level.tail = o;
   ++level.orders;
@@ -240,8 +240,8 @@ inline void BookStore::remove_from(Book& book, Handle order, std::size_t bucket)
   const Handle l = o.level;
   Level& level = levels_[l];
   unchain(order, bucket);
-  Handle* const behind = o.prev != NO_HANDLE ? &orders_[o.prev].next : &level.head;
-  Handle* const before = o.next != NO_HANDLE ? &orders_[o.next].prev : &level.tail;
+  Handle* const behind = pick(o.prev != NO_HANDLE, &orders_[o.prev].next, &level.head);
+  Handle* const before = pick(o.next != NO_HANDLE, &orders_[o.next].prev, &level.tail);
   *behind = o.next;
   *before = o.prev;
   level.qty -= o.qty;
@@ -264,7 +264,7 @@ inline Handle BookStore::insert_level(Book& book, bool ask, std::size_t at, std:
   }
   levels_[h] = Level{key, qty, NO_HANDLE, NO_HANDLE, 0, book.instrument << 1 | static_cast<std::uint32_t>(ask)};
   const std::size_t depth = ladder.depth_of(at);
-  book.top_moved |= depth == 0;
+  book.top_raised |= depth == 0;
   if (book.watched()) [[unlikely]]
     show_insert(book, ask, depth, key, qty);
   return h;
@@ -274,7 +274,6 @@ inline void BookStore::erase_level(Book& book, Handle h) noexcept {
   const bool ask = levels_[h].ask();
   Ladder& ladder = book.side[ask];
   const std::size_t at = ladder.locate(levels_[h].key), depth = ladder.depth_of(at);
-  book.top_moved |= depth == 0;
   ladder.erase(at);
   free_level(h);
   if (book.watched()) [[unlikely]]

@@ -15,6 +15,15 @@
 
 namespace microrisk {
 
+// `a` when `first`, else `b`, without a branch: which one it is depends on data that no predictor knows.
+template <class T>
+inline T* pick(bool first, T* a, T* b) noexcept {
+  const std::uintptr_t mask = std::uintptr_t{0} - first;
+  const std::uintptr_t at =
+      (reinterpret_cast<std::uintptr_t>(a) & mask) | (reinterpret_cast<std::uintptr_t>(b) & ~mask);
+  return reinterpret_cast<T*>(at);
+}
+
 // Blocks from this size on are aligned to 2 MiB and offered to the kernel as huge pages: order lookups are random
 // accesses over tens of megabytes, and on 4 KiB pages each would miss the TLB too.
 inline constexpr std::size_t HUGE_PAGE = std::size_t{1} << 21;
