@@ -85,6 +85,23 @@ class Source:
                 return None
 
 
+class _Stored:
+    """The bytes of a file as they are stored, counted.
+
+    Apart from Stream, whose generators lead to it: a ring that runs through Arrow's C++ objects is never collected.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self.consumed = 0
+
+    def pieces(self) -> Pieces:
+        self.consumed = 0
+        for piece in self._source.raw():
+            self.consumed += len(piece)
+            yield piece
+
+
 class Stream:
     """Decompressed bytes of a source, piece by piece.
 
@@ -98,18 +115,16 @@ class Stream:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.offset = 0
-        self.consumed = 0
         self.cut: str | None = None
+        self._stored = _Stored(source)
         try:
-            self._pieces = _peel(self._counted)
+            self._pieces = _peel(self._stored.pieces)
         except OSError as why:
             raise FeedError(f"cannot read: {why.strerror or why}", path=source.label) from why
 
-    def _counted(self) -> Pieces:
-        self.consumed = 0
-        for piece in self.source.raw():
-            self.consumed += len(piece)
-            yield piece
+    @property
+    def consumed(self) -> int:
+        return self._stored.consumed
 
     def read(self, size: int = CHUNK) -> bytes:
         """The next `size` bytes or a little more; less only at the end, also at an early one (see `cut`)."""
@@ -254,13 +269,16 @@ def _zstd_reader(make: Make) -> tuple[pa.NativeFile, _PiecesFile]:
 
 
 def _unzstd(make: Make) -> Pieces:
-    """Zstandard frames through Arrow, which loses the piece that an error lies in: it is read again by bytes."""
+    """Zstandard frames through Arrow, which loses the piece that an error lies in: it is read again by bytes.
+
+    Read into a buffer of ours: Arrow's read() keeps the bytes object of a read that fails for good.
+    """
     reader, stored = _zstd_reader(make)
-    done = 0
+    done, buffer = 0, bytearray(HEAD)
     try:
-        while piece := reader.read(HEAD):
-            done += len(piece)
-            yield piece
+        while n := reader.readinto(buffer):
+            done += n
+            yield bytes(memoryview(buffer)[:n])
     except OSError as why:
         yield _bytewise(make, done)
         raise _CutError(f"the zstd stream breaks off or is damaged near byte {stored.at} of the file") from why
@@ -269,12 +287,12 @@ def _unzstd(make: Make) -> Pieces:
 def _bytewise(make: Make, done: int) -> bytes:
     """What comes after the first `done` bytes and before the error."""
     reader, _ = _zstd_reader(make)
-    out = bytearray()
+    out, buffer = bytearray(), bytearray(HEAD)
     try:
         while done > 0:
-            done -= len(reader.read(min(done, HEAD)))
-        while byte := reader.read(1):
-            out += byte
+            done -= reader.readinto(memoryview(buffer)[: min(done, HEAD)])
+        while reader.readinto(memoryview(buffer)[:1]):
+            out += buffer[:1]
     except OSError:
         pass
     return bytes(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
 import lzma
@@ -309,3 +310,18 @@ def test_captures_of_other_protocols_are_not_taken_for_itch(data_dir: Path) -> N
     # a heartbeat alone cannot tell; another venue's message has the type and the length of ours
     assert len(sure) == 2
     assert len(taken) <= 6
+
+
+@pytest.mark.parametrize("spoil", [0, 5])
+def test_zstd_streams_that_are_not_read_to_their_end_are_freed(spoil: int, tmp_path: Path) -> None:
+    path = tmp_path / "day.zst"
+    whole = pa.compress(random.Random(1).randbytes(1 << 20), "zstd", asbytes=True)
+    path.write_bytes(whole[: len(whole) // 2] + bytes(spoil) + whole[len(whole) // 2 :])
+    gc.collect()
+    before = pa.total_allocated_bytes()
+    for _ in range(5):
+        source = Source(path)
+        assert len(source.head(100)) == 100
+        for _piece in source.stream():
+            pass
+    assert pa.total_allocated_bytes() == before
