@@ -108,7 +108,6 @@ class Stream:
     Attributes
     ----------
     offset : decompressed bytes handed out so far
-    consumed : stored bytes read so far
     cut : None, or a sentence that says where a damaged stream broke off
     """
 
@@ -124,6 +123,7 @@ class Stream:
 
     @property
     def consumed(self) -> int:
+        """Stored bytes read so far."""
         return self._stored.consumed
 
     def read(self, size: int = CHUNK) -> bytes:
