@@ -10,7 +10,7 @@ SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(shell find cpp -name 
 # A CPU build of torch, where pip can find one; TORCH=torch==2.13.0 takes the default build (gigabytes of CUDA)
 TORCH ?= torch==2.13.0+cpu
 
-.PHONY: help demo test lint types bench clean system
+.PHONY: help demo test lint types bench fuzz clean system
 help:
 	@echo "make demo   install the core, run a market with planted trouble, write a report (first time < 3 min, 0.7 GB)"
 	@echo "make test   install everything for tests (1.8 GB), run them all (< 15 min)"
@@ -25,6 +25,15 @@ test: $(VENV)/dev.stamp
 
 lint types bench: $(VENV)/dev.stamp
 	@PATH="$(abspath $(BIN)):$$PATH" nox --no-venv --non-interactive -s $@
+
+# clang where there is the right to install it; without it kept inputs and mutations of them run, and that is said
+fuzz: $(VENV)/dev.stamp
+	@if ! command -v clang++ >/dev/null && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing Debian packages: clang llvm (0.6 GB on disk)"; \
+	  apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends clang llvm libclang-rt-dev >/dev/null; \
+	fi
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(PIP) install atheris || echo "no atheris for this Python"
+	@PATH="$(abspath $(BIN)):$$PATH" nox --no-venv --non-interactive -s fuzz
 
 # Debian packages only when they are missing, and only where there is the right to install them
 system:

@@ -88,13 +88,19 @@ def command_of(target: str, binaries: Path) -> list[str]:
     return [str(binaries / f"fuzz_{target}")]
 
 
-def fuzz(target: str, binaries: Path, seconds: int) -> dict[str, Any]:
-    """Run one target; returns its row of the record."""
+def fuzz(target: str, binaries: Path, seconds: int, seed: int = 0) -> dict[str, Any]:
+    """Run one target; returns its row of the record. `seed` 0: another one each time."""
     work = WORK / target
     for folder in (work, FINDINGS, kept(target)):
         folder.mkdir(parents=True, exist_ok=True)
     prefix = FINDINGS / f"{target}-"
-    flags = [f"-max_total_time={seconds}", "-print_final_stats=1", f"-artifact_prefix={prefix}", *LIMITS[target]]
+    flags = [
+        f"-seed={seed}",
+        f"-max_total_time={seconds}",
+        "-print_final_stats=1",
+        f"-artifact_prefix={prefix}",
+        *LIMITS[target],
+    ]
     log = FINDINGS / f"{target}.log"
     env = os.environ | SANITIZERS
     with log.open("w") as out:
@@ -209,6 +215,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=int, default=60)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--targets", default=",".join((*TARGETS, EDGE)))
+    parser.add_argument("--seed", type=int, default=0, help="0: another one each time")
     parser.add_argument("--write", action="store_true")
     args = parser.parse_args()
     targets = args.targets.split(",")
@@ -222,7 +229,7 @@ def main() -> int:
     binaries = build(ROOT / "build" / "fuzz-clang", clang, "-DMICRORISK_FUZZ=ON")
     subprocess.run([sys.executable, str(ROOT / "tests" / "fuzz" / "seeds.py"), str(WORK)], check=True)
     with ThreadPoolExecutor(args.jobs) as pool:
-        rows = dict(zip(targets, pool.map(lambda t: fuzz(t, binaries, args.seconds), targets), strict=True))
+        rows = dict(zip(targets, pool.map(lambda t: fuzz(t, binaries, args.seconds, args.seed), targets), strict=True))
     if args.write:
         for target in targets:
             minimise(target, binaries)
