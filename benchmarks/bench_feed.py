@@ -24,11 +24,13 @@ def _decode(data: bytes) -> int:
 
 
 def test_microrisk(benchmark, stream: Workload) -> None:
+    benchmark.extra_info["messages"] = stream.messages
     assert benchmark.pedantic(_decode, (stream.data,), rounds=7, warmup_rounds=1) == stream.messages
 
 
 def test_itchcpp(benchmark, stream: Workload) -> None:
     assert "itchcpp" in itchcpp.MessageParser.__module__
+    benchmark.extra_info["messages"] = stream.messages
     count = benchmark.pedantic(lambda: sum(1 for _ in itchcpp.MessageParser().parse_stream(stream.data)), rounds=3)
     assert count == stream.messages
 

@@ -21,6 +21,7 @@ def codes() -> NDArray[np.int8]:
 def test_cpu(benchmark, codes: NDArray[np.int8]) -> None:
     scorer = CpuScorer()
     scorer.load(load_model("default"))
+    benchmark.extra_info["rows"] = len(codes)
     heads = benchmark.pedantic(scorer.score, (codes,), rounds=7, warmup_rounds=1)
     assert np.array_equal(heads[:1_000], load_model("default").compute(codes[:1_000]))
 
@@ -28,6 +29,7 @@ def test_cpu(benchmark, codes: NDArray[np.int8]) -> None:
 def test_reference(benchmark, codes: NDArray[np.int8]) -> None:
     scorer = ReferenceScorer()
     scorer.load(load_model("default"))
+    benchmark.extra_info["rows"] = len(codes)
     assert benchmark.pedantic(scorer.score, (codes,), rounds=3).shape == (100_000, 4)
 
 
@@ -35,6 +37,7 @@ def test_torch_cpu(benchmark, codes: NDArray[np.int8]) -> None:
     torch_scorer = pytest.importorskip("microrisk.score.torch_scorer", reason="torch is not installed")
     scorer = torch_scorer.TorchScorer("cpu")
     scorer.load(load_model("default"))
+    benchmark.extra_info["rows"] = len(codes)
     heads = benchmark.pedantic(scorer.score, (codes,), rounds=5, warmup_rounds=1)
     assert np.array_equal(heads[:1_000], load_model("default").compute(codes[:1_000]))
 
@@ -42,4 +45,5 @@ def test_torch_cpu(benchmark, codes: NDArray[np.int8]) -> None:
 def test_isolation_forest(benchmark, codes: NDArray[np.int8]) -> None:
     ensemble = pytest.importorskip("sklearn.ensemble", reason="scikit-learn is not installed")
     forest = ensemble.IsolationForest(n_estimators=200, random_state=0).fit(codes[:10_000])
+    benchmark.extra_info["rows"] = 10_000
     assert len(benchmark.pedantic(forest.score_samples, (codes[:10_000],), rounds=3)) == 10_000

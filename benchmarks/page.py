@@ -1,4 +1,4 @@
-"""Recorded figures as Markdown: python -m benchmarks.page writes benchmarks/README.md; --short prints the main tables.
+"""Recorded figures as Markdown: python -m benchmarks.page writes benchmarks/README.md and the README's speed table.
 
 Each section reads one file of benchmarks/recorded and is left out while that file is missing. Nothing is measured here.
 """
@@ -6,41 +6,15 @@ Each section reads one file of benchmarks/recorded and is left out while that fi
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from benchmarks.measure import RECORDED
+from benchmarks.readme import README, filled
+from benchmarks.record import RECORDED, Record, flow, load, number, ranged, table
 
-Record = dict[str, Any]
 OUT = Path(__file__).parent / "README.md"
 ENGINES = ("microrisk", "itch-book", "itchcpp")
 ALONE = "microrisk, no look-ahead"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def number(v: float) -> str:
-    """Three significant digits, thousands with commas."""
-    if abs(v) >= 1000:
-        return f"{v:,.0f}"
-    return f"{v:.3g}"
-
-
-def ranged(s: dict[str, float], unit: str = "") -> str:
-    """Median [least to greatest]."""
-    return f"{number(s['median'])}{unit} [{number(s['low'])}-{number(s['high'])}]"
-
-
-def flow(words: str) -> str:
-    """One line of a text written over several."""
-    return " ".join(words.split())
 
 
 def taken(record: Record) -> str:
@@ -261,15 +235,6 @@ FILES = (
 )
 
 
-def load(name: str, folder: Path) -> Record | None:
-    """A record, None when it is not there."""
-    path = folder / f"{name}.json"
-    if not path.exists():
-        return None
-    record: Record = json.loads(path.read_text())
-    return record
-
-
 def page(folder: Path = RECORDED) -> str:
     """The whole page."""
     parts = ["# Benchmarks\n", *(flow(words) + "\n" for words in INTRO)]
@@ -283,23 +248,12 @@ def page(folder: Path = RECORDED) -> str:
     return "\n".join(parts)
 
 
-def short(folder: Path = RECORDED) -> str:
-    """The tables of books and memory with how they were taken, for the project's README."""
-    found = [(write, load(name, folder)) for name, (_, write) in SECTIONS.items() if name in ("books", "memory")]
-    return "\n\n".join(f"{write(r)}\n\n{taken(r)}" for write, r in found if r) + "\n"
-
-
 def main() -> None:
-    """Write the page, or print the short form."""
+    """Write the page and the README's table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.page", description="Recorded figures as Markdown.")
-    parser.add_argument("--short", action="store_true")
-    parser.add_argument("--folder", type=Path, default=RECORDED)
-    parser.add_argument("--out", type=Path, default=OUT)
-    asked = parser.parse_args()
-    if asked.short:
-        sys.stdout.write(short(asked.folder))
-    else:
-        asked.out.write_text(page(asked.folder))
+    parser.parse_args()
+    OUT.write_text(page())
+    README.write_text(filled(README.read_text()))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from benchmarks.page import OUT, page, short
+from benchmarks.page import OUT, page
+from benchmarks.readme import README, filled, speed
 
 MACHINE = {
     "date": "2026-01-02",
@@ -44,8 +45,12 @@ def test_a_record_becomes_a_table(tmp_path: Path) -> None:
     assert "`python -m X`, 2026-01-02, commit abc1234; P, 2 cores (L1 32K), load before 0.1; n = 3 rounds" in text
     assert "rivals itchcpp 1.6.4" in text
     assert "## Memory" not in text
-    assert "published, dense" in short(tmp_path)
+    row = (
+        "| books, published, dense | 80 ns a message | itchcpp 520 ns (6.5x [3.25-13]), itch-book 240 ns (3x [1.5-6]) |"
+    )
+    assert row in speed(tmp_path)
 
 
 def test_the_committed_page_is_that_of_the_records() -> None:
     assert OUT.read_text() == page(), "run python -m benchmarks.page"
+    assert README.read_text() == filled(README.read_text()), "run python -m benchmarks.page"
