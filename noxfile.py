@@ -53,9 +53,9 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def bench_record(session: nox.Session) -> None:
-    """Every large figure beside its rivals, about 25 quiet minutes; writes benchmarks/recorded and the page.
+    """Every large figure beside its rivals, about 50 quiet minutes; writes benchmarks/recorded and the page.
 
-    Posargs name parts: books bbo_path curves memory counts page.
+    Posargs name parts: books bbo_path curves memory counts tables latency page.
     """
     parts = {
         "books": ["benchmarks.record_books", "--messages", "40000000"],
@@ -63,6 +63,8 @@ def bench_record(session: nox.Session) -> None:
         "curves": ["benchmarks.record_curves"],
         "memory": ["benchmarks.record_memory"],
         "counts": ["benchmarks.counts"],
+        "tables": ["benchmarks.bench_tables", "--messages", "40000000", "--save"],
+        "latency": ["benchmarks.bench_latency"],
         "page": ["benchmarks.page"],
     }
     for name in session.posargs or parts:

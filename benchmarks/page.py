@@ -202,7 +202,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Record], str]]] = {
 INTRO = (
     """
 Written by `python -m benchmarks.page` from the records in `recorded/`; do not edit. `nox -s bench_record` takes the
-records anew (about 25 minutes on a quiet machine; streams are generated once and kept in MICRORISK_BENCH_DIR),
+records anew (about 50 minutes on a quiet machine; streams are generated once and kept in MICRORISK_BENCH_DIR),
 `nox -s bench` the quick table, `nox -s harness` the grades of the packaged model. `microrisk bench --input FILE` is the
 table for your own recording.
 """,
