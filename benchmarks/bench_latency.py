@@ -120,7 +120,7 @@ def picture(found: dict[str, Any]) -> str:
     for k, stage in enumerate(stages):
         runs = [run for run in found["runs"] if run["stage"] == stage]
         x0 = LEFT + k * (W + GAP)
-        title = f"{stage}: messages by latency, capacity {runs[0]['capacity_per_second'] / 1e6:.2f} M/s"
+        title = f"{stage}: latency, capacity {runs[0]['capacity_per_second'] / 1e6:.2f} M/s"
         parts += [_histogram(x0, TOP, title, runs), _percentiles(x0, TOP + H + 56, runs)]
     m = found["machine"]
     note = f"from due time to done; an empty loop on this core was away {m['away']['share']:.2%} of the time, "
