@@ -3,7 +3,9 @@
 // Ask prices are stored as ~price, so that both sides sort upwards with one comparator (~ and not -, because ~ has no
 // overflow). Work near the best takes no branch that depends on the data: in front of the array lie GUARD rungs with
 // the smallest key, so that the search counts the better ones of the last GUARD rungs without asking for the size;
-// behind it lie SLACK unused rungs, so that up to BLOCK rungs are moved as one block of fixed size.
+// behind it lie SLACK unused rungs, so that up to BLOCK rungs are moved as one block of fixed size. A large ladder has
+// free rungs in front of its guards too: a level far from the best then moves the worse rungs or the better ones,
+// whichever are fewer.
 #pragma once
 
 #include <algorithm>
@@ -27,7 +29,7 @@ constexpr std::int64_t to_px(bool ask, std::int64_t key) noexcept {
 struct Rung {
   std::int64_t key;
   Handle level;
-  std::uint32_t unused;
+  std::uint32_t count;  // of the last guard: see front()
 };
 static_assert(sizeof(Rung) == 16);
 
@@ -67,13 +69,18 @@ class Ladder {
   void insert(Slab& slab, std::size_t i, std::int64_t key, Handle level) {
     if (size_ == capacity_) [[unlikely]]
       grow(slab);
-    move(i + 1, i, size_ - i);
-    rungs_[i] = Rung{key, level, 0};
+    const Rung rung{key, level, 0};
+    if (size_ - i > BLOCK) [[unlikely]]
+      return insert_deep(i, rung);
+    move(i + 1, i);
+    rungs_[i] = rung;
     ++size_;
   }
   void erase(std::size_t i) noexcept {
+    if (size_ - 1 - i > BLOCK) [[unlikely]]
+      return erase_deep(i);
     --size_;
-    move(i, i + 1, size_ - i);
+    move(i, i + 1);
   }
   void clear() noexcept { size_ = 0; }
 
@@ -82,16 +89,17 @@ class Ladder {
   // What an empty ladder shows before it has a block of its own; never written.
   static constexpr Rung NOTHING[GUARD + 1] = {NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE, NONE};
 
-  // n rungs, at most two rungs away from their place.
-  void move(std::size_t to, std::size_t from, std::size_t n) noexcept {
-    if (n <= BLOCK) [[likely]] {
-      Rung block[BLOCK];
-      std::memcpy(block, rungs_ + from, sizeof(block));
-      std::memcpy(static_cast<void*>(rungs_ + to), block, sizeof(block));
-    } else {
-      std::memmove(static_cast<void*>(rungs_ + to), rungs_ + from, n * sizeof(Rung));
-    }
+  // BLOCK rungs, one rung away from their place.
+  void move(std::size_t to, std::size_t from) noexcept {
+    Rung block[BLOCK];
+    std::memcpy(block, rungs_ + from, sizeof(block));
+    std::memcpy(static_cast<void*>(rungs_ + to), block, sizeof(block));
   }
+  // Far from the best the shorter side makes way: the better rungs backwards, or the worse ones into the free rungs in
+  // front of the guards, whose number the last guard keeps.
+  [[gnu::noinline]] void insert_deep(std::size_t i, const Rung& rung) noexcept;
+  [[gnu::noinline]] void erase_deep(std::size_t i) noexcept;
+  std::uint32_t& front() noexcept { return rungs_[-1].count; }
   // How many of the GUARD rungs in front of `at` have a key that is not smaller. Written out: as a loop it becomes
   // vector code that is slower without 64-bit comparisons.
   static std::size_t not_below(const Rung* at, std::int64_t key) noexcept {
