@@ -37,7 +37,7 @@ LIMITS = {
     "decode": ["-max_len=4096", "-timeout=25", "-rss_limit_mb=2048", f"-dict={ROOT}/cpp/fuzz/decode.dict"],
     "book": ["-max_len=1500", "-timeout=25", "-rss_limit_mb=2048"],
     "path": ["-max_len=3000", "-timeout=25", "-rss_limit_mb=2048"],
-    # atheris itself keeps 1.6 KB of every input: half an hour is 3 GB; the surfaces alone stay at 0.1 GB over 10^5 inputs
+    # atheris keeps 1.6 KB of every input, 3 GB in half an hour; the surfaces alone stay at 0.1 GB over 10^5 inputs
     EDGE: ["-max_len=400", "-timeout=20", "-rss_limit_mb=5120"],
 }
 SANITIZERS = {"ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1:malloc_context_size=6"}

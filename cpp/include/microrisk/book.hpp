@@ -10,9 +10,9 @@
 // comparisons over adjacent memory, and an insertion or removal moves only the few better levels. The costs that remain
 // are the cache misses of old orders (bucket, record, level, neighbours); itch_run.cpp asks for those lines ahead.
 //
-// Worst case. A new level in the middle of a book of L levels moves L / 2 entries of 16 bytes in one memmove, and finding
-// it takes log2(L) steps. An order far behind in a queue costs nothing extra, except for queue_position(), which walks.
-// Growth of a pool or the index copies it once; reserve for the day avoids that.
+// Worst case. A new level in the middle of a book of L levels moves L / 2 entries of 16 bytes in one memmove, and
+// finding it takes log2(L) steps. An order far behind in a queue costs nothing extra, except for queue_position(),
+// which walks. Growth of a pool or the index copies it once; reserve for the day avoids that.
 //
 // L2 books are the same ladders, whose levels have a quantity and no orders. One level is either of the two kinds.
 #pragma once
