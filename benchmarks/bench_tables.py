@@ -26,11 +26,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from benchmarks.daystream import LIVES, REFS, cached_day
 from benchmarks.measure import machine, save, spread
 from benchmarks.workloads import itch_stream
 from microrisk.pipeline import replay
+
+pytestmark = pytest.mark.benchmark(group="tables")
 
 DATE = "2025-01-06"
 DEPTH = 10
