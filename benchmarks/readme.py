@@ -47,7 +47,7 @@ def _memory(record: Record) -> Iterator[Row]:
 def _latency(record: Record) -> Iterator[Row]:
     for run in record["sets"][record["quietest"]]["runs"]:
         p50, p99, p999 = (f"{run['latency'][k] / 1000:,.2f}" for k in ("p50", "p99", "p99.9"))
-        load = f"{run['stage']}, {run['load']:.0%} of capacity, {run['arrivals']}"
+        load = f"paced latency, {run['stage']}, {run['load']:.0%} of capacity, {run['arrivals']}"
         yield load, f"p50 {p50}, p99 {p99}, p99.9 {p999} us", f"{run['rate_per_second']:,} messages/s, from due time"
 
 
