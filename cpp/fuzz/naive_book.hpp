@@ -198,7 +198,10 @@ class NaiveEngine {
   }
 
   void reset_book(std::uint32_t instrument) {
-    if (const auto it = books.find(instrument); it != books.end()) it->second.empty();
+    const auto it = books.find(instrument);
+    if (it == books.end()) return;
+    it->second.empty();
+    it->second.ts_event = now, it->second.ts_recv = microrisk::NULL_TS, it->second.seq = 0;
   }
 
   void finish() {

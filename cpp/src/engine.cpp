@@ -185,6 +185,8 @@ void Engine::reset_book(std::uint32_t instrument) {
   if (in == nullptr) return;
   if (in->due && !in->held) hold(*in);  // a sample that is due shows the last complete event
   clear(*in);
+  // no message says so: rows about it carry the clock and number 0 (the short way of ITCH leaves no stamps here)
+  in->view.ts_event = now, in->view.ts_recv = NULL_TS, in->view.seq = 0;
 }
 
 // ---- runs ----------------------------------------------------------------------------------------------------------

@@ -146,9 +146,10 @@ class ReferenceEngine:
                 each.suspect = True
 
     def reset_book(self, instrument: int) -> None:
-        """Throw the book away; its mark goes too."""
+        """Throw the book away; its mark goes too. No message says so: its stamps are the clock and number 0."""
         if instrument in self._books:
             self._empty(self._books[instrument])
+            self._books[instrument].stamps = (self.now, NULL_TS, 0)
 
     def run_events(self, events: NDArray[np.void]) -> None:
         """Apply EVENT records in order."""
