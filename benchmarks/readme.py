@@ -96,7 +96,8 @@ def speed(folder: Path = RECORDED) -> str:
         f"""Medians [lowest-highest], taken {" and ".join(sorted(days))} on one core of a two-core virtual machine (AMD
         EPYC); a ratio is the rival's CPU time over ours in the same round. Generated days of 8,000 names, the last four
         rows a million messages of 1,000 names; for books and
-        Parquet 40 million messages, names of streams are order lifetimes and gaps between references. Latency tails hold what the virtual
+        Parquet 40 million messages, names of streams are order lifetimes and gaps between references. Latency
+        tails hold what the virtual
         machine took away, recorded beside them. How, with what
         beside it, and all other figures: [benchmarks/README.md](benchmarks/README.md)."""
     )
