@@ -85,7 +85,5 @@ class _Builder:
             if activation == "acc":
                 x = layers.accumulate(self.graph, x, weight, np.asarray(bias, np.int64), slack=self.slack)
             else:
-                x = layers.dense(
-                    self.graph, x, weight, bias, shift, relu=activation == "relu", slack=self.slack
-                )
+                x = layers.dense(self.graph, x, weight, bias, shift, relu=activation == "relu", slack=self.slack)
         return list(x)

@@ -7,6 +7,7 @@ them: accumulators stay below 2**23 (exact in float32), heads below 2**31, table
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -192,6 +193,13 @@ class Weights:
     def heads_tensors(self) -> Tensors:
         """The tensors that scoring needs, without tables: what `_core.Heads` and the hardware take."""
         return {k: v for k, v in self.tensors.items() if not k.startswith(("table/", "level/"))}
+
+    def heads_hash(self) -> str:
+        """Identity of what scores: 16 hexadecimal digits over `heads_tensors`, names and shapes included."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.heads_tensors().items()):
+            digest.update(f"{name} {tensor.dtype.str} {tensor.shape}\n".encode() + tensor.tobytes())
+        return digest.hexdigest()[:16]
 
     def table_owners(self) -> list[str]:
         """Instruments with a table of their own, and "generic"."""
