@@ -83,7 +83,7 @@ class Graph:
         return self._node("const", (), (value,), value, value)
 
     def add(self, a: int, b: int, shift: int = 0, sign: int = 1) -> int:
-        """a + sign * (b << shift)."""
+        """The sum a + sign * (b << shift)."""
         x, y = self.nodes[a], self.nodes[b]
         lo, hi = sorted((sign * y.low << shift, sign * y.high << shift))
         return self._node("add", (a, b), (shift, sign), x.low + lo, x.high + hi)
@@ -94,7 +94,7 @@ class Graph:
         return self._node("rsub", (a, b), (shift,), (y.low << shift) - x.high, (y.high << shift) - x.low)
 
     def clip(self, a: int, shift: int, low: int, high: int) -> int:
-        """a >> shift, held in low..high; a constant where only one value is left."""
+        """The value a >> shift, held in low..high; a constant where only one value is left."""
         x = self.nodes[a]
         lo, hi = (min(max(v >> shift, low), high) for v in (x.low, x.high))
         return self.const(lo) if lo == hi else self._node("clip", (a,), (shift, low, high), lo, hi)
@@ -112,12 +112,12 @@ class Graph:
         return self._node("table", (a,), (x.low, *values), min(values), max(values))
 
     def gate(self, a: int, b: int, bit: int) -> int:
-        """a where bit `bit` of b is set, else 0."""
+        """The value a where bit `bit` of b is set, else 0."""
         x = self.nodes[a]
         return self._node("gate", (a, b), (bit,), min(x.low, 0), max(x.high, 0))
 
     def join(self, a: int, b: int, width: int) -> int:
-        """a + (b << width) without an adder: 0 <= a < 2**width."""
+        """The value a + (b << width) without an adder: 0 <= a < 2**width."""
         x, y = self.nodes[a], self.nodes[b]
         if x.low < 0 or x.high >> width:
             raise ValueError(f"join: the low part reaches {x.low}..{x.high}, {width} bits hold 0..{(1 << width) - 1}")

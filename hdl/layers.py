@@ -51,7 +51,7 @@ def sum_squares(graph: Graph, x: Sequence[int], exponent: Sequence[int] | int = 
 
 
 def square(graph: Graph, a: int) -> int:
-    """a**2. With m = |a| = 16 h + l: 256 h**2 + l**2 needs no adder, 32 h l is one more."""
+    """Node of a**2. With m = |a| = 16 h + l: 256 h**2 + l**2 needs no adder, 32 h l is one more."""
     node = graph.nodes[a]
     if node.op == "const":
         return graph.const(node.numbers[0] ** 2)
@@ -65,7 +65,7 @@ def square(graph: Graph, a: int) -> int:
 
 
 def _product(graph: Graph, a: int, b: int) -> int:
-    """a * b of two small unsigned values: a, gated by each bit of b."""
+    """Product of two small unsigned values: a, gated by each bit of b."""
     rows = [Term(graph.gate(a, b, bit), bit) for bit in range(graph.nodes[b].width)]
     return add_terms(graph, rows)
 

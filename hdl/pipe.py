@@ -121,7 +121,7 @@ def _extended(x: Value, width: int) -> Value:
 
 
 def _add(a: Value, b: Value, shift: int, sign: int) -> Value:
-    """a + sign * (b << shift): the low bits of a pass, the adder is as long as the rest."""
+    """Sum a + sign * (b << shift): the low bits of a pass, the adder is as long as the rest."""
     upper = a >> shift
     total = upper + b if sign > 0 else upper - b
     if not shift:
@@ -131,7 +131,7 @@ def _add(a: Value, b: Value, shift: int, sign: int) -> Value:
 
 
 def _clip(x: Value, low: int, high: int) -> Value:
-    """x held in low..high, where both ends are of the form that a test of the upper bits decides."""
+    """Value of x held in low..high, where both ends are of the form that a test of the upper bits decides."""
     kept = high.bit_length()
     if low == 0:
         upper = x[kept:]
@@ -147,7 +147,7 @@ def _clip(x: Value, low: int, high: int) -> Value:
 
 
 def _table(x: Value, offset: int, values: tuple[int, ...], shape: object) -> Value:
-    """values[x - offset]; places that x cannot reach repeat the first value."""
+    """Entry values[x - offset]; places that x cannot reach repeat the first value."""
     span = 1 << len(x)
     by_bits = [values[0]] * span
     for k, value in enumerate(values):

@@ -19,6 +19,7 @@ from amaranth.back import rtlil
 from amaranth.hdl import Const, Signal, Value
 from amaranth.lib import wiring
 
+import microrisk
 from microrisk.errors import MicroriskError, UsageError
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.weightfile import HEADS
@@ -125,11 +126,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def load(model: str) -> Weights:
-    """A model by folder, or by its name in the package."""
-    folder = Path(model)
-    if not folder.exists() and "/" not in model:
-        folder = Path(str(sys.modules["microrisk"].__path__[0])) / "score" / "models" / model
-    return Weights.load(folder)
+    """A model by its folder, or by its name among the packaged ones."""
+    named = [Path(place) / "score" / "models" / model for place in microrisk.__path__]
+    return Weights.load(next((p for p in named if p.is_dir()), Path(model)))
 
 
 if __name__ == "__main__":
