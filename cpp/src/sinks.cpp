@@ -12,7 +12,8 @@ bool is_news(const Event& e) noexcept {
   return has(e, flag::LAST) && !has(e, flag::SNAPSHOT);
 }
 
-// What the book holds under the id (or, on L2, at the price) of an event.
+// What the book holds under the id (or, on L2, at the price) of an event; no side = nothing. The price does not tell:
+// an order may rest at the very number that means none.
 struct Held {
   std::int8_t side = side::NONE;
   std::int64_t px = NULL_PX, qty = 0;
@@ -40,7 +41,7 @@ std::int64_t printed(const Event& e, const Held& held) noexcept {
   if (has(e, flag::NO_PRINT) || has(e, flag::SNAPSHOT) || e.qty <= 0) return 0;
   if (e.action == static_cast<std::uint8_t>(Action::TRADE)) return e.qty;
   const bool execution = e.action == static_cast<std::uint8_t>(Action::REDUCE) && has(e, flag::EXEC);
-  return execution && held.px != NULL_PX ? std::min(e.qty, held.qty) : 0;
+  return execution && held.side != side::NONE ? std::min(e.qty, held.qty) : 0;
 }
 
 Print print_of(const Event& e, const Held& held, std::int64_t qty) noexcept {
@@ -56,7 +57,7 @@ Deed deed_of(const Event& e, const Held& held) noexcept {
   const auto action = static_cast<Action>(e.action);
   const bool says = action == Action::ADD || action == Action::TRADE || action == Action::MODIFY;
   if (held.side == side::NONE || (says && e.side != side::NONE)) d.side = e.side;
-  const bool known = held.px != NULL_PX;
+  const bool known = held.side != side::NONE;
   if (action == Action::CLEAR || action == Action::DELETE || action == Action::FILL || action == Action::REDUCE) {
     if (e.px == 0 || action == Action::CLEAR) d.px = held.px;
     if (known && action == Action::DELETE) d.qty = held.qty;
