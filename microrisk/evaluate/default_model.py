@@ -1,9 +1,10 @@
 """The recipe of the packaged model `default`: python -m microrisk.evaluate.default_model OUT [--data FOLDER].
 
-Clean simulated sessions and the first half of the MIT-licensed Coinbase recording teach tables, whitening and vae.
-Simulated sessions with episodes, and that half with episodes injected, teach the exposure head. Clean sessions of other
-seeds set levels and thresholds for every feature mask that a feed of this package has. The second half of the recording
-is never read.
+Clean simulated sessions, the first half of the MIT-licensed Coinbase recording and the MIT-licensed Binance captures up
+to midnight teach tables and vae (whitening, which needs every feature, all but Binance). Simulated sessions with
+episodes, and the Coinbase half with episodes injected, teach the exposure head; Binance shows it normal rows. Clean
+sessions of other seeds set levels and thresholds for every feature mask that a feed of this package has. The rest of
+the recordings is never read (evaluate/recordings.py).
 """
 
 from __future__ import annotations
@@ -13,32 +14,33 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from cyclopts import App, Parameter
 from numpy.typing import NDArray
 
 from microrisk.errors import UsageError
+from microrisk.evaluate.recordings import BINANCE, COINBASE, Real, injected, read_real
 from microrisk.evaluate.sessions import eventful, run
-from microrisk.features.normalise import Table, expand, fit_table
-from microrisk.market.episodes import Episode, random_plans
-from microrisk.market.inject import inject
+from microrisk.features.normalise import Table, count_values, expand, fit_counts
 from microrisk.market.simulator import simulate
 from microrisk.model.calibrate import calibrate
-from microrisk.pipeline.fitting import digest, exposure_rows, fit_networks, scored
+from microrisk.pipeline.fitting import exposure_rows, fit_networks, partial_rows, scored
 from microrisk.pipeline.gather import Raw, codes_of, gather
-from microrisk.pipeline.memory import Recorded, recorded, simulated
-from microrisk.pipeline.spine import Source
+from microrisk.pipeline.memory import simulated
 from microrisk.spec.features import ALL_MASK, mask
-from microrisk.spec.records import Flag
-from microrisk.weights import GENERIC, Weights
+from microrisk.spec.records import N_FEATURES
+from microrisk.weights import GENERIC, Weights, mask_vector
+
+if TYPE_CHECKING:
+    from microrisk.model.train import Partial
 
 MINUTES = 30.0
 RECORDED_SHARE = 0.25
-"""Weight of the recording in the generic table and among the rows that networks see; the rest is simulated."""
-COINBASE = "coinbase_l3_2018"
-"""Folder of the recording under --data: messages.json.gz and beginning_level_3.json.gz."""
+"""Weight of the Coinbase recording in the generic table and among the clean rows that carry every feature."""
+LEVELS_SHARE = 0.15
+"""Weight of the Binance captures, together, in the generic table and among the normal rows of a batch."""
 MASKS = {
     "all": ALL_MASK,
     "level 1 with orders": mask("l1", "orders", "trades"),
@@ -47,6 +49,8 @@ MASKS = {
     "best only": mask("l1"),
 }
 """What feeds carry: L3, LOBSTER level 1, L2 with trades, L2 without, a book ticker."""
+
+SIMULATED = "Taught by the simulator alone."
 
 Say = Callable[[str], None]
 
@@ -91,24 +95,29 @@ def make_default(
     seeds.check()
     say(f"{len(seeds.clean)} clean sessions of {minutes:g} minutes")
     raw = [r for s in seeds.clean for r in gather(simulated(simulate(s, minutes * 60))).by_id.values()]
-    half = None if data is None else first_half(Path(data))
-    real = None if half is None else next(iter(gather(half).by_id.values()))
+    real = None if data is None else read_real(Path(data))
     table = generic_table(raw, real)
     say(f"{len(seeds.exposure)} sessions with episodes")
     taught = [(simulated(s), s.episodes) for s in (eventful(k, minutes * 60) for k in seeds.exposure)]
-    exposed = exposure_rows([*taught, *(injected(half, seeds.injected) if half else [])], expand(table))
+    exposed = exposure_rows([*taught, *(injected(real.half, seeds.injected) if real else [])], expand(table))
     say("training")
     built = fit_networks(
-        training_codes(raw, real, expand(table)), exposed, table, masks=tuple(MASKS.values()), seed=1, **settings
+        training_codes(raw, real, expand(table)),
+        exposed,
+        table,
+        masks=tuple(MASKS.values()),
+        seed=1,
+        partial=level_rows(real, table),
+        **settings,
     )
     say(f"calibrating on {len(seeds.calibration)} clean sessions, {len(MASKS)} masks")
     metrics = built.metrics
     weights, calibration = calibrated(built.weights, seeds.calibration, minutes)
     weights = weights.with_card(
         name=name,
-        description="Taught by the simulator" + (f" and the first half of {COINBASE} (MIT)." if real else " alone."),
+        description=f"Taught by the simulator and parts of {COINBASE} and {BINANCE} (MIT)." if real else SIMULATED,
         seeds={name: list(numbers) for name, numbers in asdict(seeds).items()},
-        data={"simulator_minutes": minutes, "recordings": {} if real is None else _digests(Path(str(data)))},
+        data={"simulator_minutes": minutes, "recordings": {} if real is None else real.digests},
         metrics=metrics,
         calibration=calibration,
     )
@@ -120,47 +129,45 @@ def make_default(
     return weights
 
 
-def first_half(data: Path) -> Recorded:
-    """The earlier half (by time) of the Coinbase recording, book image included."""
-    folder = data / COINBASE
-    snapshot = str(folder / "beginning_level_3.json.gz")
-    whole = recorded(Source((str(folder / "messages.json.gz"),), snapshot=snapshot).open())
-    ts = whole.events["ts_event"]
-    told = ts[(whole.events["flags"] & int(Flag.SNAPSHOT)) == 0]
-    middle = (int(told[0]) + int(told[-1])) // 2
-    return replace(whole, events=whole.events[ts < middle])
+def generic_table(raw: Sequence[Raw], real: Real | None) -> Table:
+    """Quantiles over simulated sessions, each alike, and the recordings with their shares.
 
-
-def injected(half: Recorded, seeds: Sequence[int]) -> list[tuple[Recorded, Sequence[Episode]]]:
-    """The recording with an episode of each kind, once for every seed."""
-    ts = half.events["ts_event"]
-    told = ts[(half.events["flags"] & int(Flag.SNAPSHOT)) == 0]
-    seconds = int(told[-1] - told[0]) / 1e9
-    (index,) = half.known
-    out: list[tuple[Recorded, Sequence[Episode]]] = []
-    for seed in seeds:
-        plans = random_plans(seed, seconds, 1, 5.0, instrument=index, first_s=40.0)
-        events, episodes = inject(half.events, plans, seed, resync_s=1.0)
-        out.append((replace(half, events=events), episodes))
-    return out
-
-
-def generic_table(raw: Sequence[Raw], real: Raw | None) -> Table:
-    """Quantiles over simulated sessions, each alike, and the recording with its share."""
-    arrays, shares = [r.raw for r in raw], [1.0 / len(raw)] * len(raw)
+    A feature that level feeds do not carry is described by the others alone.
+    """
+    parts = [(r, (1.0 - _recorded_share(real)) / len(raw), ALL_MASK) for r in raw]
     if real is not None:
-        arrays.append(real.raw)
-        shares = [s * (1 - RECORDED_SHARE) for s in shares] + [RECORDED_SHARE]
-    return fit_table(arrays, shares)
+        parts.append((real.full, RECORDED_SHARE, ALL_MASK))
+        parts += [(r, LEVELS_SHARE / len(real.levels), real.levels_mask) for r in real.levels]
+    return fit_counts(np.sum([share * _carried_counts(r, m) for r, share, m in parts], axis=0))
 
 
-def training_codes(raw: Sequence[Raw], real: Raw | None, table: NDArray[np.int8]) -> NDArray[np.int8]:
-    """Clean codes; the recording, repeated to its share, comes first, so that the held-out end is simulated."""
+def _recorded_share(real: Real | None) -> float:
+    return 0.0 if real is None else RECORDED_SHARE + LEVELS_SHARE
+
+
+def _carried_counts(raw: Raw, carried: int) -> NDArray[np.float64]:
+    """Shares of the values of each feature, float64[32, 4096]; rows of features outside `carried` are 0."""
+    has = mask_vector(carried).astype(bool)
+    return np.where(has[:, None], count_values(raw.raw) / max(len(raw.raw), 1), 0.0)
+
+
+def training_codes(raw: Sequence[Raw], real: Real | None, table: NDArray[np.int8]) -> NDArray[np.int8]:
+    """Clean codes of all features; the recording, repeated to its share, comes first: the held-out end is simulated."""
     parts = [codes_of(r.raw, table) for r in raw]
     if real is not None:
         rows = sum(map(len, parts)) * RECORDED_SHARE / (1 - RECORDED_SHARE)
-        parts = [codes_of(real.raw, table)] * max(round(rows / len(real.raw)), 1) + parts
+        parts = [codes_of(real.full.raw, table)] * max(round(rows / len(real.full.raw)), 1) + parts
     return np.concatenate(parts)
+
+
+def level_rows(real: Real | None, table: Table) -> Partial | None:
+    """Clean codes of the level feeds, captures alike often."""
+    if real is None:
+        return None
+    longest = max(len(r.raw) for r in real.levels)
+    flat = expand(table, real.levels_mask)
+    codes = [codes_of(np.resize(r.raw, (longest, N_FEATURES)), flat) for r in real.levels]
+    return partial_rows(np.concatenate(codes), real.levels_mask, LEVELS_SHARE)
 
 
 def calibrated(weights: Weights, seeds: Sequence[int], minutes: float) -> tuple[Weights, dict[str, Any]]:
@@ -184,16 +191,11 @@ def _graded(weights: Weights, minutes: float) -> dict[str, Any]:
     return table
 
 
-def _digests(data: Path) -> dict[str, str | None]:
-    names = ("messages.json.gz", "beginning_level_3.json.gz")
-    return {f"{COINBASE}/{n}": digest(data / COINBASE / n) for n in names}
-
-
 def _main(
     out: Path,
     /,
     *,
-    data: Annotated[Path | None, Parameter(help="Folder of recordings that holds coinbase_l3_2018.")] = None,
+    data: Annotated[Path | None, Parameter(help=f"Folder that holds {COINBASE} and {BINANCE}.")] = None,
     name: str = "default",
     grade: bool = True,
 ) -> None:
