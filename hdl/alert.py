@@ -123,13 +123,15 @@ class AlertStage(wiring.Component):
     def _smoothed(self, m: Module, codes: Sequence[Value], index: Sequence[Value], valid: Value) -> list[Value]:
         """The new smoothed levels, a cycle after the codes; fixed.ewma_step with its two additions made one."""
         at = self._found
-        memory = Remembered(m, "smooth", len(codes) * SMOOTH.width, self._instruments, index[at - 1 : at + 1])
+        memory = Remembered(
+            m, "smooth", len(codes) * SMOOTH.width, self._instruments, index[at - 2 : at + 1], valid[at - 1]
+        )
         new = Signal(len(codes) * SMOOTH.width)
         for k, code in enumerate(codes):
             part = slice(k * SMOOTH.width, (k + 1) * SMOOTH.width)
             s, x = memory.old[part], code.as_unsigned()
             m.d.comb += new[part].eq(((s << EWMA_SHIFT) - s + (x << EWMA_GUARD)) >> EWMA_SHIFT)
-        kept = memory.keep(new, valid[at - 1])
+        kept = memory.keep(new)
         return [kept[k * SMOOTH.width : (k + 1) * SMOOTH.width] for k in range(len(codes))]
 
     def _compared(
@@ -155,10 +157,10 @@ class AlertStage(wiring.Component):
     ) -> None:
         """fixed.hysteresis_step: one gate between what was and what is."""
         at = self._found + AFTER_LOOKUP - 1
-        memory = Remembered(m, "alarm", len(self._names), self._instruments, index[at - 1 : at + 1])
+        memory = Remembered(m, "alarm", len(self._names), self._instruments, index[at - 2 : at + 1], valid[at - 1])
         was, now = memory.old, Signal(len(self._names))
         m.d.comb += now.eq(Cat(Mux(w, s, e) for w, s, e in zip(was, stay, enter, strict=True)))
-        memory.keep(now, valid[at - 1])
+        memory.keep(now)
         m.d.comb += self.o.p.alert.eq(delayed(m, now, 1, "alert"))
         m.d.comb += self.o.p.fresh.eq(delayed(m, now & ~was, 1, "fresh"))
 
@@ -166,9 +168,10 @@ class AlertStage(wiring.Component):
 class Remembered:
     """What each instrument remembers of its last event: read as `old`, and given to `keep` in the same cycle.
 
-    With one instrument that is a register. Otherwise a memory, which needs a cycle to read and one to write: the event
-    one before comes through a register beside it, the event two before through the memory's own bypass. A bit for each
-    instrument says that it has been written since reset, because memories keep their content.
+    With one instrument that is a register. Otherwise a memory, read two cycles ahead, so that nothing but one choice
+    stands before the decision. What the last three events decide is not in the memory by then: it comes past it, the
+    last event's into `old` itself, the two before into the register behind the memory. A bit for each instrument says
+    that it has been written since reset, because memories keep their content.
 
     Parameters
     ----------
@@ -176,52 +179,60 @@ class Remembered:
     name : prefix of signals
     width : bits
     instruments : how many
-    index : the event's instrument in the cycle before, and in the cycle itself
+    index : the event's instrument two cycles before, one before, and in the cycle itself
+    valid : whether there is an event, in the cycle itself
     """
 
-    def __init__(self, m: Module, name: str, width: int, instruments: int, index: Sequence[Value]) -> None:
-        self._m, self._ahead, self._index = m, index[0], index[1]
+    def __init__(
+        self, m: Module, name: str, width: int, instruments: int, index: Sequence[Value], valid: Value
+    ) -> None:
+        self._m, self._name, self._valid = m, name, valid
         self._last = Signal(width, name=f"{name}_last", reset_less=instruments > 1)
-        self._memory = None
         self.old: Value = self._last
+        self._index: Value | None = None
         if instruments > 1:
-            places = 1 << len(self._index)
-            self._memory = Memory(shape=unsigned(width), depth=places, init=[])
-            self._written = Signal(places, name=f"{name}_written")
-            self._same = Signal(name=f"{name}_same")
-            m.submodules[name] = self._memory
-            self._port = self._memory.write_port()
-            read = self._memory.read_port(transparent_for=[self._port])
-            known = Signal(name=f"{name}_known")
-            m.d.sync += known.eq(self._written.bit_select(self._ahead, 1))
-            m.d.comb += read.addr.eq(self._ahead)
-            self.old = Mux(self._same, self._last, Mux(known, read.data, 0))
+            ahead, near, self._index = index
+            same = self._registered(valid & (near == self._index), "same")
+            self.old = Mux(same, self._last, self._read(ahead, near))
 
-    def keep(self, new: Value, valid: Value) -> Signal:
+    def keep(self, new: Value) -> Signal:
         """What the instrument remembers from now on, if there is an event; returned as a register, one cycle later."""
-        m = self._m
-        if self._memory is None:
-            with m.If(valid):
-                m.d.sync += self._last.eq(new)
-            return self._last
-        m.d.sync += [
-            self._last.eq(new),
-            self._same.eq(valid & (self._ahead == self._index)),
-        ]
-        with m.If(valid):
-            m.d.sync += self._written.bit_select(self._index, 1).eq(1)
-        m.d.comb += [
-            self._port.addr.eq(delayed(m, self._index, 1, "written_at")),
-            self._port.data.eq(self._last),
-            self._port.en.eq(_registered(m, valid)),
-        ]
+        if self._index is None:
+            with self._m.If(self._valid):
+                self._m.d.sync += self._last.eq(new)
+        else:
+            self._m.d.sync += self._last.eq(new)
         return self._last
 
+    def _read(self, ahead: Value, near: Value) -> Signal:
+        """The state but for the event just before, ready in the cycle itself; what `keep` took goes into the memory."""
+        m, index = self._m, self._index
+        assert index is not None
+        places = 1 << len(index)
+        m.submodules[self._name] = memory = Memory(shape=unsigned(len(self._last)), depth=places, init=[])
+        read, write = memory.read_port(), memory.write_port()
+        written = Signal(places, name=f"{self._name}_written")
+        with m.If(self._valid):
+            m.d.sync += written.bit_select(index, 1).eq(1)
+        known = self._registered(written.bit_select(ahead, 1), "known")
+        kept, kept_at = self._registered(self._valid, "kept"), delayed(m, index, 1, f"{self._name}_kept_at")
+        older = self._registered(kept & (kept_at == ahead), "older")
+        m.d.comb += [
+            read.addr.eq(ahead),
+            write.addr.eq(kept_at),
+            write.data.eq(self._last),
+            write.en.eq(kept),
+        ]
+        before = delayed(m, self._last, 1, f"{self._name}_before")
+        found = Mux(older, before, Mux(known, read.data, 0))
+        out = Signal(len(self._last), name=f"{self._name}_found", reset_less=True)
+        m.d.sync += out.eq(Mux(kept & (kept_at == near), self._last, found))
+        return out
 
-def _registered(m: Module, bit: Value) -> Signal:
-    out = Signal()
-    m.d.sync += out.eq(bit)
-    return out
+    def _registered(self, bit: Value, name: str) -> Signal:
+        out = Signal(name=f"{self._name}_{name}")
+        self._m.d.sync += out.eq(bit)
+        return out
 
 
 class AlertedCore(wiring.Component):
