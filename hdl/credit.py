@@ -202,6 +202,59 @@ class Tagged(wiring.Component):
         return m
 
 
+class TaggedStream(wiring.Component):
+    """The same for a core that stalls by itself and gives one result an event, in order: tags of any number of events.
+
+    Parameters
+    ----------
+    core : component with streams `i` and `o` that have ready and valid
+    tag : shape or layout of what goes along
+    depth : most events inside at a time; with more the core would wait for room for their tags
+
+    Attributes
+    ----------
+    i, o : streams of structures `{payload, tag}`
+    used : events inside, 0..depth
+    lost : never set; a core that stalls cannot lose a result
+    """
+
+    def __init__(self, core: Any, tag: Any, depth: int) -> None:
+        if depth < 1:
+            raise UsageError(f"room for {depth} tags beside {type(core).__name__}: at least 1")
+        self._core, self.depth = core, depth
+        self.latency = getattr(core, "latency", 0)
+        i, o = (data.StructLayout({"payload": payload_shape(s), "tag": tag}) for s in (core.i, core.o))
+        super().__init__(
+            {
+                "i": In(stream.Signature(i)),
+                "o": Out(stream.Signature(o)),
+                "used": Out(range(depth + 1)),
+                "lost": Out(1),
+            }
+        )
+
+    def elaborate(self, platform: Any) -> Module:
+        """An event enters the core and the queue of tags in the same cycle, and leaves both in the same cycle."""
+        m = Module()
+        m.submodules.core = core = self._core
+        tag_in, tag_out = Value.cast(self.i.p.tag), Value.cast(self.o.p.tag)
+        m.submodules.tags = tags = SyncFIFO(width=len(tag_in), depth=self.depth)
+        m.d.comb += [
+            Value.cast(core.i.payload).eq(Value.cast(self.i.p.payload)),
+            core.i.valid.eq(self.i.valid & tags.w_rdy),
+            self.i.ready.eq(core.i.ready & tags.w_rdy),
+            tags.w_data.eq(tag_in),
+            tags.w_en.eq(self.i.valid & self.i.ready),
+            Value.cast(self.o.p.payload).eq(Value.cast(core.o.payload)),
+            self.o.valid.eq(core.o.valid),
+            core.o.ready.eq(self.o.ready),
+            tag_out.eq(tags.r_data),
+            tags.r_en.eq(self.o.valid & self.o.ready),
+            self.used.eq(tags.level),
+        ]
+        return m
+
+
 def _pipe_members(i: Any, o: Any) -> dict[str, Any]:
     return {
         "i": In(stream.Signature(i, always_ready=True)),
