@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """AXI4-Stream shell around a core, with a register port (AXI4-Lite): what a user drops into a design of their own.
 
 One event is one beat. `s_axis_tdata` is the payload of the core's input, bit 0 first, filled up with zeros to whole
