@@ -138,16 +138,20 @@ def delayed(m: Module, value: Value, cycles: int, name: str) -> Value:
 
 
 def read_only(m: Module, name: str, rows: Sequence[Sequence[int]], address: Value) -> list[Value]:
-    """Columns of row `address`, one cycle later, each as narrow as its numbers; rows past the last repeat it."""
+    """Columns of row `address`, one cycle later, each as narrow as its numbers; rows past the last repeat it.
+
+    Of a single row they are constants, so that what compares with them is made for these very numbers.
+    """
     shapes = [shape_for(min(c), max(c)) for c in zip(*rows, strict=True)]
     words = [_packed(row, shapes) for row in rows]
     width = sum(s.width for s in shapes)
-    if len(rows) <= LOGIC_ROWS:
+    data: Value
+    if len(rows) == 1:
+        data = Const(words[0], width)
+    elif len(rows) <= LOGIC_ROWS:
         data = Signal(width, name=name, reset_less=True)
         full = words + [words[-1]] * ((1 << len(address)) - len(words))
-        m.d.sync += data.eq(
-            Array([Const(w, width) for w in full])[address] if len(full) > 1 else Const(words[0], width)
-        )
+        m.d.sync += data.eq(Array([Const(w, width) for w in full])[address])
     else:
         m.submodules[name] = memory = Memory(shape=unsigned(width), depth=len(words), init=words)
         port = memory.read_port()

@@ -1,9 +1,10 @@
 """Features to codes in one clock cycle: the normaliser of a model, written out in block RAM.
 
-`fixed.normalise` has two forms in gates. Searching 64 breakpoints and multiplying takes eleven registers in a row and a
-multiplier a feature. A feature has only 2**12 values, though, so its whole answer is 4,096 codes: two block RAMs a
-feature, 64 of the 208 of an LFE5UM5G-85F for 32 features, and one register, which is the block RAM's own. The
-second form is the one built here; `hdl.alert_table` has the first, for heads, whose 2**32 values no memory holds.
+`fixed.normalise` has two forms in gates. Searching 64 breakpoints and multiplying takes nine registers in a row and, a
+feature, about 290 logic cells, a multiplier and a block RAM. But a feature has only 2**12 values, so its whole answer
+is 4,096 codes: two block RAMs a feature, 64 of the 208 of an LFE5UM5G-85F for 32 features, hardly any logic, and one
+register, which is the block RAM's own. The second form is the one built here; `hdl.alert_table` has the first, for
+heads, whose 2**32 values no memory holds.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiStreamBus, AxiStreamFrame, AxiStreamSink, AxiStreamSource
 
 from hdl.alert import AlertedCore, AlertStage
-from hdl.axi import OKAY, SLVERR, AxiShell, stream_bytes
+from hdl.axi import OKAY, SLVERR, AxiShell, bus_members, stream_bytes, stream_members
 from hdl.credit import Credited, TaggedStream, payload_shape
 from hdl.registers import IDENT, REGISTERS
 from hdl.unrolled import UnrolledCore
@@ -361,6 +361,13 @@ def test_a_write_and_a_read_at_once_are_both_answered():
         assert ctx.get(dut.s_axil_rdata) == 0
 
     simulate(dut, bench)
+
+
+def test_the_interface_is_described_for_other_tools():
+    described = AxiShell(Sum()).metadata.as_json()["interface"]["members"]
+    port = {"type": "port", "name": "s_axis_tdata", "dir": "in", "width": 16, "signed": False, "init": "0"}
+    assert described["s_axis_tdata"] == port
+    assert set(described) == set(stream_members(2, 1)) | set(bus_members())
 
 
 def test_a_hash_that_is_none_is_refused():

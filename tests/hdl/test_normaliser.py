@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
+from hdl.credit import Chain
 from hdl.normaliser import LANES, Normaliser, written_out
+from hdl.unrolled import UnrolledCore
 from hdl.verilog import load, to_rtlil
 from microrisk import fixed
 from microrisk.errors import UsageError
 from microrisk.spec.formats import CODE, FEATURE, TABLE_POINTS
 from microrisk.spec.records import N_FEATURES
+from microrisk.spec.weightfile import HEADS
 from microrisk.weights import InstrumentTable
 
 EVERY = np.arange(FEATURE.low, FEATURE.high + 1)
@@ -40,8 +43,8 @@ def random_table(n, seed):
     return InstrumentTable(breaks, value, slope, 0, 0, own=False)
 
 
-def run(dut, vectors, gap=0):
-    """Codes of every vector; `gap` idle cycles with rubbish on the payload after each."""
+def run(dut, vectors, gap=0, read=list):
+    """Results of every vector; `gap` idle cycles with rubbish on the payload after each."""
     sim, got = Simulator(dut), []
     sim.add_clock(1e-8)
 
@@ -58,7 +61,7 @@ def run(dut, vectors, gap=0):
     async def receive(ctx):
         async for _, _, valid, payload in ctx.tick().sample(dut.o.valid, dut.o.payload):
             if valid:
-                got.append(list(payload))
+                got.append(read(payload))
             if len(got) == len(vectors):
                 return
 
@@ -131,6 +134,18 @@ def test_latency_is_one_register():
 
     sim.add_testbench(bench)
     sim.run()
+
+
+def test_before_a_core_it_costs_one_cycle():
+    """Features to heads: normaliser and unrolled core as one pipe, equal to fixed.normalise and Weights.compute."""
+    weights = load("default")
+    table, core = weights.table_for(), UnrolledCore(weights, ("maxz",))
+    dut = Chain(Normaliser(table), core)
+    assert dut.latency == core.latency + 1
+    vectors = np.random.default_rng(2).integers(FEATURE.low, FEATURE.high + 1, (30, N_FEATURES)) // 8
+    expected = weights.compute(reference(table, vectors).astype(np.int8))[:, HEADS.index("maxz")]
+    got = run(dut, vectors, read=lambda payload: payload.maxz)
+    assert got.tolist() == expected.tolist()
 
 
 def test_a_mask_outside_the_format_is_refused(default_table):
