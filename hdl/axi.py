@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Cat, Const, Module, Shape, Signal, Value, unsigned
+from amaranth.hdl import Cat, Const, Module, Mux, Shape, Signal, Value, unsigned
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -162,8 +162,7 @@ def bus_members() -> dict[str, wiring.Member]:
 class AxiLite(wiring.Component):
     """AXI4-Lite slave to the access port of a RegisterFile: one access at a time, a write before a read.
 
-    An access takes three cycles when the master takes the answer at once. Address and data of a write are taken
-    together.
+    An access takes six cycles when the master takes the answer at once. Address and data of a write are taken together.
     """
 
     REQUEST = ("word", "read", "write", "w_data", "w_strobe")
@@ -185,23 +184,37 @@ class AxiLite(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """Access, answer of the registers, answer to the master."""
+        """Take an access, wait for the registers, answer the master."""
         m = Module()
-        reading, writing, idle = Signal(), Signal(), Signal()
-        skip = len(self.s_axil_awaddr) - len(self.word)
+        take_write, take_read, busy = Signal(), Signal(), Signal()
+        reading, writing = Signal(RegisterFile.ANSWER), Signal(RegisterFile.ANSWER)
         m.d.comb += [
-            idle.eq(~(reading | writing | self.s_axil_rvalid | self.s_axil_bvalid)),
-            self.write.eq(idle & self.s_axil_awvalid & self.s_axil_wvalid),
-            self.read.eq(idle & self.s_axil_arvalid & ~self.write),
-            Cat(self.s_axil_awready, self.s_axil_wready).eq(self.write.replicate(2)),
-            self.s_axil_arready.eq(self.read),
+            take_write.eq(~busy & self.s_axil_awvalid & self.s_axil_wvalid),
+            take_read.eq(~busy & self.s_axil_arvalid & ~take_write),
+            self.s_axil_awready.eq(take_write),
+            self.s_axil_wready.eq(take_write),
+            self.s_axil_arready.eq(take_read),
+        ]
+        skip = len(self.s_axil_awaddr) - len(self.word)
+        m.d.sync += [
+            self.write.eq(take_write),
+            self.read.eq(take_read),
+            self.word.eq(Mux(take_write, self.s_axil_awaddr[skip:], self.s_axil_araddr[skip:])),
             self.w_data.eq(self.s_axil_wdata),
             self.w_strobe.eq(self.s_axil_wstrb),
-            self.word.eq(self.s_axil_araddr[skip:]),
+            writing.eq(Cat(self.write, writing)),
+            reading.eq(Cat(self.read, reading)),
         ]
-        with m.If(self.write):
-            m.d.comb += self.word.eq(self.s_axil_awaddr[skip:])
-        m.d.sync += [reading.eq(self.read), writing.eq(self.write)]
+        self._respond(m, reading[-1], writing[-1])
+        given = (self.s_axil_rvalid & self.s_axil_rready) | (self.s_axil_bvalid & self.s_axil_bready)
+        with m.If(take_write | take_read):
+            m.d.sync += busy.eq(1)
+        with m.Elif(given):
+            m.d.sync += busy.eq(0)
+        return m
+
+    def _respond(self, m: Module, reading: Value, writing: Value) -> None:
+        """Answers are registers, which stay until the master takes them."""
         response = Cat(Const(OKAY, 1), self.fault)  # SLVERR is the upper of the two bits
         with m.If(self.s_axil_rready):
             m.d.sync += self.s_axil_rvalid.eq(0)
@@ -211,4 +224,3 @@ class AxiLite(wiring.Component):
             m.d.sync += [self.s_axil_rvalid.eq(1), self.s_axil_rdata.eq(self.r_data), self.s_axil_rresp.eq(response)]
         with m.If(writing):
             m.d.sync += [self.s_axil_bvalid.eq(1), self.s_axil_bresp.eq(response)]
-        return m

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from amaranth.hdl import Cat, Const, Module, Mux, Signal, Value, unsigned
@@ -135,7 +137,10 @@ def check_map(registers: Sequence[Register]) -> None:
 
 
 class RegisterFile(wiring.Component):
-    """The map in gates: one access a cycle, answered in the next.
+    """The map in gates: an access a cycle, which acts in the cycle after and is answered in the one after that.
+
+    Neither the decoder nor the counters see anything that is not a register, so that they do not slow a core down:
+    what happens in a cycle is in a counter or a sticky bit two cycles later.
 
     Parameters
     ----------
@@ -147,8 +152,8 @@ class RegisterFile(wiring.Component):
     word : address in words
     read, write : an access in this cycle
     w_data, w_strobe : data of a write, and which of its bytes count
-    r_data : data of a read, in the cycle after it
-    fault : the access of the cycle before met no register, or wrote a word that cannot be written
+    r_data : data of a read, ANSWER cycles after it
+    fault : the access of ANSWER cycles before met no register, or wrote a word that cannot be written
     one port a row of the map, its name in small letters : STATUS the value, STICKY and COUNTER the event (in);
         SETTING and PULSE the value (out)
     counts : whole counters by name of their row
@@ -157,6 +162,8 @@ class RegisterFile(wiring.Component):
     ------
     UsageError : a map that contradicts itself, a constant that is missing, unknown or too wide
     """
+
+    ANSWER = 2
 
     def __init__(self, constants: Mapping[str, int], registers: Sequence[Register] = REGISTERS) -> None:
         check_map(registers)
@@ -178,45 +185,64 @@ class RegisterFile(wiring.Component):
         )
 
     def elaborate(self, platform: Any) -> Module:
-        """A case a word."""
+        """Decode; a cycle later read or write the word."""
         m = Module()
-        self._high, self._erased = Signal(WORD), dict[str, Signal]()
-        values = {r.name: self._value(m, r) for r in self._registers}
         words: dict[int, list[Register]] = {}
         for r in self._registers:
             words.setdefault(r.address, []).append(r)
-        m.d.sync += [self.fault.eq(self.read | self.write), self.r_data.eq(0)]
-        with m.Switch(self.word):
-            for address, rows in words.items():
-                with m.Case(address // BYTES):
-                    self._word(m, rows, values)
+        self._request(m, words)
+        self._high = Signal(WORD, name="count_high")
+        erased = {r.name: Signal(r.width, name=f"erased_{r.name.lower()}") for r in self._of(Access.STICKY)}
+        values = {r.name: self._value(m, r, erased) for r in self._registers}
+        self._answer(m, words, values)
+        for address, rows in words.items():
+            with m.If(self._writing & self._chosen[address]):
+                for r in rows:
+                    self._written(m, r, erased)
         return m
 
-    def _word(self, m: Module, rows: Sequence[Register], values: Mapping[str, Value]) -> None:
-        """One word, selected: read it, keep the high word of a counter, write."""
-        writable = any(r.access in _WRITABLE for r in rows)
-        m.d.sync += self.fault.eq(self.write if not writable else 0)
-        for r in rows:
-            with m.If(self.read):
-                m.d.sync += self.r_data[r.bits[1] : r.bits[0] + 1].eq(values[r.name][:WORD])
-                if r.access is Access.COUNTER:
-                    m.d.sync += self._high.eq(values[r.name][WORD:])
-            with m.If(self.write):
-                self._written(m, r)
+    def _of(self, access: Access) -> list[Register]:
+        return [r for r in self._registers if r.access is access]
 
-    def _written(self, m: Module, r: Register) -> None:
-        where = slice(r.bits[1], r.bits[0] + 1)
+    def _request(self, m: Module, words: Mapping[int, Sequence[Register]]) -> None:
+        """The access as registers: one bit a word, and the data with the bytes that do not count at zero."""
+        self._chosen = {a: Signal(name=f"chosen_{a:02x}") for a in words}
+        self._reading, self._writing = Signal(name="reading"), Signal(name="writing")
+        self._data, self._mask = Signal(WORD, name="written"), Signal(WORD, name="mask")
         mask = Cat(s.replicate(WORD // BYTES) for s in self.w_strobe)
+        m.d.sync += [bit.eq(self.word == a // BYTES) for a, bit in self._chosen.items()]
+        m.d.sync += [self._reading.eq(self.read), self._writing.eq(self.write)]
+        m.d.sync += [self._data.eq(self.w_data & mask), self._mask.eq(mask)]
+
+    def _answer(self, m: Module, words: Mapping[int, Sequence[Register]], values: Mapping[str, Value]) -> None:
+        """One gate a word and bit, or-ed together; the high word of a counter goes aside with its low word."""
+        found: list[Value] = []
+        for address, rows in words.items():
+            placed = [values[r.name][:WORD] << r.bits[1] for r in rows]
+            word = Signal(WORD, name=f"value_{address:02x}")
+            m.d.comb += word.eq(reduce(or_, placed))
+            found.append(word & self._chosen[address].replicate(WORD))
+        m.d.sync += self.r_data.eq(_any(found) & self._reading.replicate(WORD))
+        counters = self._of(Access.COUNTER)
+        with m.If(self._reading & Cat(self._chosen[r.address] for r in counters).any()):
+            highs = [values[r.name][WORD:] & self._chosen[r.address].replicate(WORD) for r in counters]
+            m.d.sync += self._high.eq(_any(highs))
+        there = Cat(self._chosen.values()).any()
+        open_words = [bit for a, bit in self._chosen.items() if any(r.access in _WRITABLE for r in words[a])]
+        m.d.sync += self.fault.eq((self._reading & ~there) | (self._writing & ~Cat(open_words).any()))
+
+    def _written(self, m: Module, r: Register, erased: Mapping[str, Signal]) -> None:
+        where = slice(r.bits[1], r.bits[0] + 1)
         port = getattr(self, r.name.lower(), None)
         match r.access:
             case Access.SETTING:
-                m.d.sync += port.eq((port & ~mask[where]) | (self.w_data & mask)[where])
+                m.d.sync += port.eq((port & ~self._mask[where]) | self._data[where])
             case Access.PULSE:
-                m.d.comb += port.eq((self.w_data & mask)[where])
+                m.d.comb += port.eq(self._data[where])
             case Access.STICKY:
-                m.d.comb += self._erased[r.name].eq((self.w_data & mask)[where])
+                m.d.comb += erased[r.name].eq(self._data[where])
 
-    def _value(self, m: Module, r: Register) -> Value:
+    def _value(self, m: Module, r: Register, erased: Mapping[str, Signal]) -> Value:
         """What a read of the row gives (a counter: both words), with the logic that keeps it."""
         match r.access:
             case Access.CONSTANT:
@@ -228,21 +254,33 @@ class RegisterFile(wiring.Component):
             case Access.COUNTER:
                 return self._counter(m, r)
             case Access.STICKY:
-                return self._sticky(m, r)
+                return self._sticky(m, r, erased[r.name])
         return getattr(self, r.name.lower())
+
+    def _happened(self, m: Module, r: Register) -> Signal:
+        """The event of a row, a cycle later."""
+        happened = Signal(r.width if r.access is Access.STICKY else 1, name=f"happened_{r.name.lower()}")
+        m.d.sync += happened.eq(getattr(self, r.name.lower()))
+        return happened
 
     def _counter(self, m: Module, r: Register) -> Value:
         count = self.counts[r.name]
         clear = getattr(self, "clear", Const(0, 1))
-        m.d.sync += count.eq(Mux(clear, 0, count + getattr(self, r.name.lower())))
+        m.d.sync += count.eq(Mux(clear, 0, count + self._happened(m, r)))
         return count
 
-    def _sticky(self, m: Module, r: Register) -> Value:
+    def _sticky(self, m: Module, r: Register, erased: Value) -> Value:
         """An event in the very cycle in which the bit is cleared is not forgotten."""
-        seen, erased = (Signal(r.width, name=f"{n}_{r.name.lower()}") for n in ("seen", "erased"))
-        self._erased[r.name] = erased
-        m.d.sync += seen.eq((seen & ~erased) | getattr(self, r.name.lower()))
+        seen = Signal(r.width, name=f"seen_{r.name.lower()}")
+        m.d.sync += seen.eq((seen & ~erased) | self._happened(m, r))
         return seen
+
+
+def _any(words: Sequence[Value]) -> Value:
+    """All words or-ed, as a tree."""
+    while len(words) > 1:
+        words = [reduce(or_, words[k : k + 2]) for k in range(0, len(words), 2)]
+    return words[0]
 
 
 def _port(r: Register) -> Any:
