@@ -31,7 +31,7 @@ def count(x: ArrayLike) -> Ints:
     """Non-zero canonical signed digits of integers, int64 of the same shape; 0 for 0. |x| < 2**61."""
     v = np.abs(np.asarray(x, np.int64))
     # digit i of the canonical form is bit i+1 of 3v minus that of v: it is not zero where those two bits differ
-    return np.bitwise_count(v ^ (3 * v)).astype(np.int64)
+    return np.asarray(np.bitwise_count(v ^ (3 * v)), np.int64)
 
 
 def values(most: int = MOST) -> Ints:
@@ -104,7 +104,7 @@ class _Market:
 
     def buy(self, price: Floats) -> Ints:
         cost = self._error + np.exp2(price)[self._row][:, None] * self._digits
-        return self._table[cost.argmin(axis=1)]
+        return np.asarray(self._table[cost.argmin(axis=1)], np.int64)
 
     def row_prices(self, room: Ints) -> Floats:
         """Lowest price at which each row buys no more than its room; -inf where it does so for nothing."""
