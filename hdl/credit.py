@@ -98,8 +98,10 @@ class Credited(wiring.Component):
         m.submodules.pipe = pipe = self.pipe
         m.submodules.fifo = fifo = SyncFIFO(width=len(Value.cast(self.o.payload)), depth=self.depth)
         taken, given = Signal(), Signal()
+        # a power of two is reached when its bit is, one gate less before `ready`
+        full = self.used[-1] if self.depth.bit_count() == 1 else self.used == self.depth
         m.d.comb += [
-            self.i.ready.eq(self.used != self.depth),
+            self.i.ready.eq(~full),
             taken.eq(self.i.valid & self.i.ready),
             Value.cast(pipe.i.payload).eq(Value.cast(self.i.payload)),
             pipe.i.valid.eq(taken),
@@ -192,13 +194,14 @@ class Tagged(wiring.Component):
         m.d.comb += [
             Value.cast(pipe.i.payload).eq(Value.cast(self.i.p.payload)),
             pipe.i.valid.eq(self.i.valid),
-            tags.w_data.eq(tag_in),
-            tags.w_en.eq(self.i.valid),
             Value.cast(self.o.p.payload).eq(Value.cast(pipe.o.payload)),
             self.o.valid.eq(pipe.o.valid),
             tag_out.eq(tags.r_data),
             tags.r_en.eq(pipe.o.valid),
         ]
+        # where the result comes late enough, the tag is written from a register, which keeps `valid` off the queue
+        write = m.d.sync if pipe.latency > 0 else m.d.comb
+        write += [tags.w_data.eq(tag_in), tags.w_en.eq(self.i.valid)]
         return m
 
 

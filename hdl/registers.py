@@ -25,6 +25,8 @@ WORD = 32
 BYTES = WORD // 8
 MAP_VERSION = 1
 """Raised when a register changes its address or meaning."""
+GROUP = 4
+"""Words that one step of the read path puts together."""
 IDENT = int.from_bytes(b"MRSK", "big")
 
 
@@ -137,7 +139,7 @@ def check_map(registers: Sequence[Register]) -> None:
 
 
 class RegisterFile(wiring.Component):
-    """The map in gates: an access a cycle, which acts in the cycle after and is answered in the one after that.
+    """The map in gates: an access a cycle, which acts in the cycle after and is answered two cycles later.
 
     Neither the decoder nor the counters see anything that is not a register, so that they do not slow a core down:
     what happens in a cycle is in a counter or a sticky bit two cycles later.
@@ -163,7 +165,7 @@ class RegisterFile(wiring.Component):
     UsageError : a map that contradicts itself, a constant that is missing, unknown or too wide
     """
 
-    ANSWER = 2
+    ANSWER = 3
 
     def __init__(self, constants: Mapping[str, int], registers: Sequence[Register] = REGISTERS) -> None:
         check_map(registers)
@@ -215,21 +217,25 @@ class RegisterFile(wiring.Component):
         m.d.sync += [self._data.eq(self.w_data & mask), self._mask.eq(mask)]
 
     def _answer(self, m: Module, words: Mapping[int, Sequence[Register]], values: Mapping[str, Value]) -> None:
-        """One gate a word and bit, or-ed together; the high word of a counter goes aside with its low word."""
+        """One gate a word and bit, or-ed in two steps; the high word of a counter goes aside with its low word."""
         found: list[Value] = []
         for address, rows in words.items():
             placed = [values[r.name][:WORD] << r.bits[1] for r in rows]
             word = Signal(WORD, name=f"value_{address:02x}")
             m.d.comb += word.eq(reduce(or_, placed))
-            found.append(word & self._chosen[address].replicate(WORD))
-        m.d.sync += self.r_data.eq(_any(found) & self._reading.replicate(WORD))
+            found.append(word & (self._chosen[address] & self._reading).replicate(WORD))
+        parts = [Signal(WORD, name=f"found_{k}") for k in range(0, len(found), GROUP)]
+        m.d.sync += [part.eq(_any(found[k * GROUP : (k + 1) * GROUP])) for k, part in enumerate(parts)]
+        m.d.sync += self.r_data.eq(_any(parts))
         counters = self._of(Access.COUNTER)
         with m.If(self._reading & Cat(self._chosen[r.address] for r in counters).any()):
             highs = [values[r.name][WORD:] & self._chosen[r.address].replicate(WORD) for r in counters]
             m.d.sync += self._high.eq(_any(highs))
         there = Cat(self._chosen.values()).any()
         open_words = [bit for a, bit in self._chosen.items() if any(r.access in _WRITABLE for r in words[a])]
-        m.d.sync += self.fault.eq((self._reading & ~there) | (self._writing & ~Cat(open_words).any()))
+        wrong = Signal()
+        m.d.sync += wrong.eq((self._reading & ~there) | (self._writing & ~Cat(open_words).any()))
+        m.d.sync += self.fault.eq(wrong)
 
     def _written(self, m: Module, r: Register, erased: Mapping[str, Signal]) -> None:
         where = slice(r.bits[1], r.bits[0] + 1)

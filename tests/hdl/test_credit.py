@@ -152,8 +152,9 @@ def test_a_chain_is_a_pipe_of_the_summed_latency():
     assert given[0] - taken[0] == chain.latency + 2
 
 
-def test_tags_stay_with_their_events():
-    pipe = Tagged(Delay(4, data.ArrayLayout(4, 2)), 5)
+@pytest.mark.parametrize("latency", [0, 1, 4])
+def test_tags_stay_with_their_events(latency):
+    pipe = Tagged(Delay(latency, data.ArrayLayout(4, 2)), 5)
     dut = Credited(pipe)
     rng = random.Random(1)
     events = [{"payload": [rng.getrandbits(4), rng.getrandbits(4)], "tag": rng.getrandbits(5)} for _ in range(100)]
