@@ -162,7 +162,7 @@ def bus_members() -> dict[str, wiring.Member]:
 class AxiLite(wiring.Component):
     """AXI4-Lite slave to the access port of a RegisterFile: one access at a time, a write before a read.
 
-    An access takes seven cycles when the master takes the answer at once; address and data of a write come together.
+    An access takes six cycles when the master takes the answer at once; address and data of a write come together.
     """
 
     REQUEST = ("word", "read", "write", "w_data", "w_strobe")
