@@ -420,8 +420,8 @@ class _Tails:
             parts.append(rows[at])
             logits.append(y[at])
             source.append(np.full(n, s))
-        y, which = torch.from_numpy(np.concatenate(logits)), torch.from_numpy(np.concatenate(source))
-        return unit_codes(np.concatenate(parts)), y, which
+        target, which = torch.from_numpy(np.concatenate(logits)), torch.from_numpy(np.concatenate(source))
+        return unit_codes(np.concatenate(parts)), target, which
 
     def loss(self, z: torch.Tensor, y: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
         """Squared error in units of the tail's spread; below the tail what counts is not to rise into it."""
