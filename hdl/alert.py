@@ -48,7 +48,8 @@ class AlertStage(wiring.Component):
     ----------
     tables : level tables, from `Weights.level_for(...)`: one for every instrument, or one for all
     heads : names of the heads of an event, out of spec.weightfile.HEADS
-    instruments : how many have a memory of their own; what they remember begins at zero after every reset
+    instruments : how many have a memory of their own, which begins at zero after every reset; with more than one, each
+        costs two flip-flops beside its place in block RAM
     steps : see hdl.alert_table.STEPS
 
     Attributes

@@ -1,6 +1,6 @@
 """Piecewise linear tables over wide inputs in gates: heads to level codes, equal to fixed.level.
 
-The search for the piece is a few steps of several comparisons each (with 64 points: two steps of seven, five registers
+The search for the piece is a few steps of several comparisons each (with 64 points: two steps of seven, four registers
 where a search by halves takes twelve), then one multiplication. Everything is sized by the numbers of the table:
 
 - Beyond some input on either side the answer does not change any more (it is saturated, or the end piece is flat), so
