@@ -41,8 +41,8 @@ class Target:
 
 
 ECP5 = Target(
-    "LFE5UM5G-85F-8", clock_to_q=0.39, setup=0.0, lut=0.18, mux=0.17, carry_in=0.33, carry_bit=0.018, carry_out=0.33,
-    route=0.60, fanout=0.10,
+    "LFE5UM5G-85F-8", clock_to_q=0.31, setup=0.0, lut=0.18, mux=0.24, carry_in=0.28, carry_bit=0.022, carry_out=0.26,
+    route=0.80, fanout=0.05,
 )  # fmt: skip
 """Fitted to nextpnr-ecp5's own timing of routed cores of this folder; route is its median, not its worst."""
 

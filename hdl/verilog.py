@@ -20,6 +20,7 @@ from amaranth.hdl import Const, Signal, Value
 from amaranth.lib import wiring
 
 import microrisk
+from hdl.yosys import run_passes
 from microrisk.errors import MicroriskError, UsageError
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.weightfile import HEADS
@@ -46,20 +47,11 @@ def to_rtlil(component: wiring.Component, name: str) -> str:
 
 
 def to_verilog(text: str, header: Mapping[str, str] | None = None) -> str:
-    """Verilog of RTLIL text; `header` becomes comment lines.
-
-    Raises UsageError when pyosys is not installed.
-    """
-    try:
-        from pyosys import libyosys as ys
-    except ImportError as missing:
-        raise UsageError(f"writing Verilog needs pyosys ({missing}): pip install 'microrisk[hdl]'") from missing
+    """Verilog of RTLIL text; `header` becomes comment lines. Raises UsageError when pyosys is not installed."""
     with tempfile.TemporaryDirectory() as scratch:
         source, out = Path(scratch) / "design.il", Path(scratch) / "design.v"
         source.write_text(text)
-        design = ys.Design()
-        for command in (f"read_rtlil {source}", "proc", "opt_clean", f"write_verilog -noattr {out}"):
-            ys.run_pass(f"tee -q {command}", design)
+        run_passes(source, ["proc", "opt_clean", f"write_verilog -noattr {out}"])
         body = out.read_text()
     lines = [f"// {key}: {value}" for key, value in (header or {}).items()]
     return "\n".join([*lines, body]) if lines else body
