@@ -40,21 +40,26 @@ if TYPE_CHECKING:
     from microrisk.model.sparse import Budget, Lessons
 
 
-def points() -> dict[int, Budget]:
-    """Budgets of the curve by their digits: about two digits a weight, up to two fifths of the weights.
+SHIPPED = 735
+"""Budget of the packaged model: 15 digits in each of 49 rows, so that a row and its bias are four adder levels deep."""
 
-    Fewer digits a weight leave the order of the pruned head, more weights leave less to spend on each.
+
+def points() -> dict[int, Budget]:
+    """Budgets of the curve by their digits.
+
+    Up to the packaged one rows are four adder levels deep, above it five. Each weight has between 1.6 and 2.3 digits:
+    fewer lose the order of the pruned head, more are better spent on more weights.
     """
     from microrisk.model.sparse import Budget
 
-    kept = {300: 160, 500: 260, 735: 350, 900: 430, 1400: 620}
-    made = {d: Budget(digits=d, weights=w) for d, w in kept.items()}
-    made[SHIPPED] = replace(made[SHIPPED], row_digits=15, row_weights=8)
-    return made
-
-
-SHIPPED = 735
-"""Budget of the packaged model: 15 digits a row, so that a row and its bias are four adder levels deep."""
+    shallow, deep = {"row_digits": 15, "row_weights": 9}, {"row_digits": 31}
+    return {
+        300: Budget(digits=300, weights=170, **shallow),
+        500: Budget(digits=500, weights=280, **shallow),
+        SHIPPED: Budget(digits=SHIPPED, weights=390, **shallow),
+        900: Budget(digits=900, weights=450, row_weights=16, **deep),
+        1400: Budget(digits=1400, weights=620, row_weights=20, **deep),
+    }
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ def make_curve(
     taught = lessons(weights, data, seeds=seeds, minutes=minutes, say=say)
     exams = {part: read_exam(part, weights, data, minutes=minutes, say=say) for part in (CHOSEN_ON, REPORTED_ON)}
     rows = [_row(weights, weights, weights, exams, {"name": "parent"})]
-    for digits in budgets or sorted(points()):
+    for digits in budgets or sorted(points(), key=lambda d: d != SHIPPED):
         budget = points()[digits]
         made = _finished(make(weights, network, taught, budget, say), weights, parent, budget, data, seeds, minutes)
         made.save(out / str(digits))
@@ -191,6 +196,7 @@ def make_curve(
         rows.append(_row(made.weights, made.int8, weights, exams, {"name": str(digits), "budget": asdict(budget)}))
         found = {
             "date": dt.datetime.now(dt.UTC).date().isoformat(),
+            "command": "python -m microrisk.evaluate.sparse_model OUT --data FOLDER --parent MODEL --curve RECORD",
             "parent": {"name": weights.card.get("name"), "heads_hash": weights.heads_hash()},
             "shipped": SHIPPED,
             "minutes": minutes,

@@ -39,7 +39,7 @@ ALARM = 0.98
 """Episodes are tail rows above this quantile of calm simulated rows."""
 BODY_WEIGHT = 0.02
 """Weight of the rows below the tail: their order raises no alarm, as long as they stay below."""
-SHARES = (0.0, 0.3, 0.5, 0.65, 0.78, 0.88, 0.95, 0.98, 1.0)
+SHARES = (0.0, 0.2, 0.35, 0.5, 0.6, 0.7, 0.78, 0.84, 0.89, 0.93, 0.96, 0.98, 0.99, 1.0)
 """Share of the weights that is frozen at each step of `sharpen`, the most important first."""
 POOL_ROWS = 250_000
 
@@ -86,15 +86,15 @@ class Budget:
     follow : weight of following the parent's logit while the head is pruned
     """
 
-    digits: int = 800
-    weights: int = 450
+    digits: int = 735
+    weights: int = 390
     row_digits: int | None = None
     row_weights: int | None = None
     most: int = MOST
     seed: int = 0
     batch: int = 1024
-    prune_steps: int = 16_000
-    sharpen_steps: int = 18_000
+    prune_steps: int = 12_000
+    sharpen_steps: int = 35_000
     prune_rate: float = 3e-3
     sharpen_rate: float = 1e-3
     decay: float = 0.3
