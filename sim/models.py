@@ -1,0 +1,28 @@
+"""Weights for benches beside the packaged model: valid, seeded, and small enough to be made into gates in seconds."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from microrisk.model.synthetic import random_weights
+from microrisk.spec.weightfile import LAYERS
+from microrisk.weights import Weights
+
+
+def thinned(seed: int, *, kept: float = 0.12, at_bound: bool = False) -> Weights:
+    """Random layers of which only a share of the weights is left; shifts and biases keep their whole range.
+
+    at_bound : accumulators near their limit and every shift from 0 to 15, as `random_weights` makes them
+    """
+    full = random_weights(seed, at_bound=at_bound)
+    rng = np.random.default_rng([seed, 9])
+    tensors = dict(full.tensors)
+    for name in LAYERS:
+        weight = tensors[f"{name}.weight"]
+        tensors[f"{name}.weight"] = np.where(rng.random(weight.shape) < kept, weight, 0).astype(np.int8)
+        if not at_bound:  # sums are smaller now: shifts follow, or nothing would reach the ends of CODE
+            tensors[f"{name}.shift"] = np.maximum(tensors[f"{name}.shift"].astype(np.int64) - 2, 0).astype(np.uint8)
+            tensors[f"{name}.bias"] = (tensors[f"{name}.bias"] // 8).astype(np.int32)
+    found = Weights(tensors, full.card)
+    found.validate()
+    return found

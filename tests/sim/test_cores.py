@@ -1,0 +1,106 @@
+"""Unrolled cores in cocotb: 10,000 vectors a core on Icarus, equal to Weights.compute; exact latency, interval 1."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from hdl.credit import Credited
+from microrisk.spec.features import ALL_MASK
+from microrisk.spec.records import N_FEATURES
+from microrisk.spec.weightfile import HEADS
+from sim import catalogue, vectors
+from sim.design import make_design
+from sim.models import thinned
+from sim.runner import run
+
+SEED = 20_261
+N = 10_000
+L2_MASK = 0x3FF8_3FFF
+
+
+def rows_for(weights, heads, n, mask=ALL_MASK):
+    market = vectors.market(weights, n // 4, SEED)
+    return vectors.for_core(weights, heads, n, SEED, mask, market=market)
+
+
+@pytest.mark.parametrize("head", [*HEADS, "encoder"])
+def test_ten_thousand_on_icarus(weights, head, exercised):
+    case = catalogue.core(weights, (head,))
+    design = case.design()
+    codes = rows_for(weights, (head,), N)
+    result = run(design, "sim.tb_pipe", "back_to_back", codes, case.compute(codes), form="fast", seed=SEED)
+    assert result.passed, result.message
+    assert (result.vectors, result.differences) == (N, 0)
+    assert result.cycles == N + design.latency + 1, "interval 1: a row a cycle, and the latency once"
+    sources = "+".join(vectors.market_sources())
+    exercised(f"rtl core {head}: {N:,} vectors on Icarus, latency {design.latency}, interval 1, market rows: {sources}")
+
+
+@pytest.mark.parametrize("head", [*HEADS, "encoder"])
+@pytest.mark.parametrize("test", ["gaps", "reset_in_mid_stream"])
+def test_emitted_text_with_gaps_and_resets(weights, head, test):
+    """The text that hdl.verilog hands out, unchanged."""
+    case = catalogue.core(weights, (head,))
+    codes = rows_for(weights, (head,), 400 if head == "vae" else 800)
+    result = run(case.design(), "sim.tb_pipe", test, codes, case.compute(codes), seed=SEED)
+    assert result.passed, result.message
+
+
+def test_emitted_text_on_verilator(weights, exercised):
+    case = catalogue.core(weights, ("exposure",))
+    codes = rows_for(weights, ("exposure",), N)
+    result = run(case.design(), "sim.tb_pipe", "back_to_back", codes, case.compute(codes), simulator_name="verilator")
+    assert result.passed, result.message
+    assert (result.vectors, result.differences) == (N, 0)
+    exercised(f"rtl core exposure: {N:,} vectors on Verilator, {result.vectors / result.seconds:,.0f} vectors/s")
+
+
+@pytest.mark.parametrize("at_bound", [False, True], ids=["ordinary", "at-bound"])
+def test_other_weights_under_a_mask(at_bound):
+    """All heads in one core, of weights that no market made, under the mask of a level feed."""
+    weights = thinned(5, at_bound=at_bound)
+    case = catalogue.core(weights, HEADS, L2_MASK)
+    codes = vectors.for_core(weights, HEADS, 2000, SEED, L2_MASK)
+    result = run(case.design(), "sim.tb_pipe", "back_to_back", codes, case.compute(codes), form="fast", seed=SEED)
+    assert result.passed, result.message
+    unmasked = weights.compute(codes)
+    assert (unmasked != case.compute(codes)).any(axis=0).all(), "the mask changes nothing: it was not tested"
+
+
+@pytest.mark.parametrize("test", ["full_rate", "patterns", "reset_in_mid_stream", "back_pressure"])
+def test_credits_around_a_core(weights, test):
+    case = catalogue.core(weights, ("maxz",))
+    credited = Credited(case.make())
+    design = make_design(lambda: Credited(case.make()), "credited", *case.identity, facts={"depth": credited.depth})
+    codes = vectors.mixture(200 if test == "back_pressure" else 1200, SEED, N_FEATURES)
+    result = run(design, "sim.tb_stream", test, codes, case.compute(codes), seed=SEED, limit=300)
+    assert result.passed, result.message
+    assert result.vectors >= len(codes)
+    if test == "full_rate":
+        assert result.cycles == len(codes) + design.latency + 1
+    if test == "back_pressure":
+        assert result.extra["stalled"] == "stream: nothing moved for 300 cycles"
+
+
+def test_a_wrong_result_is_seen_and_named(weights):
+    case = catalogue.core(weights, ("maxz",))
+    codes = vectors.mixture(300, SEED)
+    expected = case.compute(codes)
+    expected[123, 0] += 1
+    result = run(case.design(), "sim.tb_pipe", "back_to_back", codes, expected)
+    assert not result.passed
+    assert result.differences == 1
+    assert result.first[0] == 123
+    assert f"vector 123: {expected[123, 0] - 1:#x}, reference {expected[123, 0]:#x}" in result.message
+
+
+def test_a_wrong_latency_is_seen(weights):
+    case = catalogue.core(weights, ("maxz",))
+    design = case.design()
+    wrong = type(design)(design.key, design.folder, design.latency + 1)
+    codes = vectors.mixture(60, SEED)
+    result = run(wrong, "sim.tb_pipe", "back_to_back", codes, case.compute(codes))
+    assert not result.passed
+    assert "result in cycle" in result.message
+    assert np.ndim(result.vectors) == 0
