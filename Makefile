@@ -10,10 +10,10 @@ SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(shell find cpp -name 
 # A CPU build of torch, where pip can find one; TORCH=torch==2.13.0 takes the default build (gigabytes of CUDA)
 TORCH ?= torch==2.13.0+cpu
 
-.PHONY: help demo test lint types bench fuzz clean system
+.PHONY: help demo test lint types bench fuzz clean system simulator
 help:
 	@echo "make demo   install the core, run a market with planted trouble, write a report (first time < 3 min, 0.7 GB)"
-	@echo "make test   install everything for tests (1.8 GB), run them all (< 15 min)"
+	@echo "make test   install everything for tests (2.6 GB), run them all (< 20 min)"
 	@echo "nox -l      single jobs: lint, types, test, bench, fuzz, ..."
 
 demo: $(VENV)/core.stamp
@@ -50,16 +50,25 @@ system:
 	fi; \
 	$(PYTHON) -c 'import sys; sys.exit(f"python 3.11 or newer is needed, this is {sys.version.split()[0]}" if sys.version_info < (3, 11) else 0)'
 
+# Icarus, perl and make for the benches of the hardware; without the right to install them those benches say what is missing
+simulator:
+	@if ! command -v iverilog >/dev/null || ! command -v perl >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing Debian packages: iverilog perl (20 MB)"; \
+	    apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends iverilog perl >/dev/null; \
+	  else echo "iverilog or perl is missing: apt-get install iverilog perl"; fi; \
+	fi
+
 $(VENV)/core.stamp: $(SOURCES) | system
 	@echo "installing the core into $(VENV): about 150 MB to download, 0.7 GB on disk, one to two minutes"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/core.stamp
-	@echo "installing what the tests need: about 350 MB to download, 1.1 GB on disk (torch is most of it), one to three minutes"
+$(VENV)/dev.stamp: $(VENV)/core.stamp | simulator
+	@echo "installing what the tests need: about 600 MB to download, 1.9 GB on disk (torch and the hardware tools are most of it), two to four minutes"
 	@$(PIP) install "$(TORCH)" || { echo "no CPU build of torch here: taking the default one, gigabytes with its CUDA parts"; $(PIP) install -c constraints.txt torch; }
-	@$(PIP) install -c constraints.txt -e '.[dev]'
+	@$(PIP) install -c constraints.txt -e '.[dev,hdl,fpga]'
 	@touch $@
 
 clean:

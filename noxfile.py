@@ -11,7 +11,7 @@ nox.options.sessions = ["lint", "types", "test"]
 nox.options.default_venv_backend = "none"  # the Makefile has made .venv; sessions run inside it
 ROOT = Path(__file__).parent
 EXPORT_READERS = ("nautilus_trader==1.221.0", "hftbacktest==2.4.4")  # the newest with a wheel for Python 3.11
-PYTHON_CODE = ("microrisk", "tests", "benchmarks", "noxfile.py")
+PYTHON_CODE = ("microrisk", "hdl", "sim", "tests", "benchmarks", "noxfile.py")
 
 
 @nox.session

@@ -16,8 +16,8 @@ from microrisk.spec.weightfile import HEADS
 from microrisk.weights import Weights
 
 PERIOD_NS = 9.0
-"""Stage length that the scheduler aims at. Long stages have the least latency: what a register costs on ECP5 is less its
-own delay than what is left over in each stage when operations are whole (hdl/reports/periods.json)."""
+"""Stage length that the scheduler aims at. Long stages have the least latency: what a register costs on ECP5 is less
+its own delay than what is left over in a stage of whole operations (hdl/reports/periods.json)."""
 
 
 class UnrolledCore(Pipe):
