@@ -36,7 +36,8 @@ def test_adder_cells_are_proved_equal(op: str, a: int, b: int, y: int, signed: s
         source,
         [
             "read_verilog -overwrite +/ecp5/cells_sim.v", "proc", "copy adder gold", "rename adder gate",
-            f"techmap -map {opened} gate", "select -assert-none gate/t:$add gate/t:$sub", "hierarchy", "proc", "flatten -wb gate",
+            f"techmap -map {opened} gate", "select -assert-none gate/t:$add gate/t:$sub",
+            "hierarchy", "proc", "flatten -wb gate",
             "miter -equiv -make_outputs -flatten gold gate miter", "sat -verify -prove trigger 0 miter",
         ],
     )  # fmt: skip
