@@ -123,7 +123,7 @@ def yosys(commands: Sequence[str], *, limit_s: float = 600) -> str:
 
 def tail(text: str, lines: int = 25) -> str:
     """The last lines of a tool's output."""
-    return "\n".join(text.splitlines()[-lines:])
+    return "\n".join(line[:240] for line in text.splitlines()[-lines:])
 
 
 @contextlib.contextmanager

@@ -131,7 +131,7 @@ def _build_icarus(found: Simulator, source: Path, folder: Path, waves: bool) -> 
                 sources=[source], hdl_toplevel=TOP, build_dir=folder, timescale=("1ns", "1ps"), waves=waves,
                 log_file=folder / "build.log", build_args=["-Wno-timescale"],
             )  # fmt: skip
-        except (SystemExit, subprocess.CalledProcessError) as e:
+        except (SystemExit, RuntimeError, subprocess.CalledProcessError) as e:
             raise ToolFailed(f"icarus cannot build {source}: {e}\n{_read(folder / 'build.log')}") from e
 
 

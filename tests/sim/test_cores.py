@@ -26,15 +26,17 @@ def rows_for(weights, heads, n, mask=ALL_MASK):
 
 @pytest.mark.parametrize("head", [*HEADS, "encoder"])
 def test_ten_thousand_on_icarus(weights, head, exercised):
+    """The encoder alone, a comparison and no head of the model, with a fifth of them."""
+    n = N // 5 if head == "encoder" else N
     case = catalogue.core(weights, (head,))
     design = case.design()
-    codes = rows_for(weights, (head,), N)
+    codes = rows_for(weights, (head,), n)
     result = run(design, "sim.tb_pipe", "back_to_back", codes, case.compute(codes), form="fast", seed=SEED)
     assert result.passed, result.message
-    assert (result.vectors, result.differences) == (N, 0)
-    assert result.cycles == N + design.latency + 1, "interval 1: a row a cycle, and the latency once"
+    assert (result.vectors, result.differences) == (n, 0)
+    assert result.cycles == n + design.latency + 1, "interval 1: a row a cycle, and the latency once"
     sources = "+".join(vectors.market_sources())
-    exercised(f"rtl core {head}: {N:,} vectors on Icarus, latency {design.latency}, interval 1, market rows: {sources}")
+    exercised(f"rtl core {head}: {n:,} vectors on Icarus, latency {design.latency}, interval 1, market rows: {sources}")
 
 
 @pytest.mark.parametrize("head", [*HEADS, "encoder"])
