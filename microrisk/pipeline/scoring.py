@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microrisk.errors import MicroriskError
 from microrisk.pipeline.rows import score_schema, score_table, tail_probability
 from microrisk.pipeline.sink import ParquetSink
 from microrisk.pipeline.spine import Inputs, Outcome, Progress, Source, Spine, describe
@@ -20,7 +19,7 @@ from microrisk.spec.records import N_HEADS
 from microrisk.spec.weightfile import HEADS
 
 if TYPE_CHECKING:
-    from microrisk.score.backend import Scorer
+    from microrisk.score.failover import Failover
 
 HOUR_NS = 3_600_000_000_000
 BATCH = 1 << 16
@@ -41,6 +40,7 @@ class ScoreResult(Outcome):
     alerts_per_hour : the same over `hours`
     lowest_level : smallest tail probability of an alarm, None without one
     below : rows in alarm whose tail probability is below `fail_on`
+    failovers : every back end that failed, as {from, to, reason, at_row, switch_ms}; see score.failover.Switch
     """
 
     backend: str
@@ -53,6 +53,7 @@ class ScoreResult(Outcome):
     lowest_level: float | None
     fail_on: float | None
     below: int
+    failovers: list[dict[str, Any]] = field(default_factory=list)
 
     def exit_code(self) -> int:
         """3 when the input broke off, 1 when an alarm's level is below `fail_on`, else 0."""
@@ -75,22 +76,26 @@ def score(
     out: str | Path | None = None,
     ticks: bool = False,
     fail_on: float | None = None,
+    check_every: int | None = None,
+    deadline: float | None = None,
     progress: Progress | None = None,
     **options: str | None,
 ) -> ScoreResult:
     """Score every event of every instrument, in bounded memory, and write `out` when asked.
 
     backend : "auto" and "cpu" compute inside the engine; any other scorer gets the codes in batches and the alarm step
-    follows here. All give the same rows.
+    follows here. All give the same rows. When one fails, score.failover lets the next one go on.
     ticks : staleness ticks make rows; they count for alarms in any case.
     fail_on : compared with generic levels too, where an instrument has none of its own.
+    check_every, deadline : how closely a back end beside the engine is watched: one row in so many is computed again,
+    and a batch must be answered in so many seconds; None = the defaults of score.failover.
 
     Options and errors as in `replay`; BackendUnavailable for a named back end that cannot run here, ModelNotFound,
     WeightFileError and SpecMismatch for the model.
     """
     spine = Spine(Source.of(inputs, **options))
     weights, facts = named(model)
-    heads = Heads(backend, weights, spine.feed.mask)
+    heads = Heads(backend, weights, spine.feed.mask, check_every=check_every, deadline=deadline)
     stage = Stage(spine, weights, heads.engine_heads)
     tally = _Tally(fail_on)
     with ExitStack() as stack:
@@ -113,44 +118,61 @@ def _table(rows: NDArray[Any], stage: Stage, ticks: bool) -> Any:
 class Heads:
     """Who computes the heads: the engine itself (cpu), or a scorer beside it followed by the alarm step.
 
-    When a named back end fails in the middle, the next one of the failover order takes the same rows again; `notices`
-    says so.
+    A scorer beside the engine is watched (score.failover); smoothing and alarms see checked batches only. Without it
+    `failover` is None. check_every, deadline : as in `score`.
     """
 
-    def __init__(self, backend: str, weights: Any, mask: int) -> None:
+    def __init__(
+        self, backend: str, weights: Any, mask: int, *, check_every: int | None = None, deadline: float | None = None
+    ) -> None:
         from microrisk.score.backend import open_scorer
         from microrisk.score.cpu_scorer import CpuScorer
+        from microrisk.score.failover import Failover
 
-        self._weights, self._mask = weights, mask
-        self._scorer: Scorer = open_scorer(backend)
-        self._scorer.load(weights, mask)
         self._alarms: dict[int, NDArray[Any]] = {}
-        self.notices: list[str] = []
-        self.engine_heads = self._scorer.heads if isinstance(self._scorer, CpuScorer) else None
+        self.failover: Failover | None = None
+        scorer = open_scorer(backend)
+        self._name, self.engine_heads = scorer.name, None
+        if isinstance(scorer, CpuScorer):
+            scorer.load(weights, mask)
+            self.engine_heads = scorer.heads
+        else:
+            self.failover = Failover(scorer, weights, mask, check_every=check_every, deadline=deadline)
 
     @property
     def name(self) -> str:
         """The back end in use."""
-        return self._scorer.name
+        return self._name if self.failover is None else self.failover.name
+
+    @property
+    def notices(self) -> list[str]:
+        """What happened to back ends."""
+        return [] if self.failover is None else self.failover.notices
+
+    @property
+    def failovers(self) -> list[dict[str, Any]]:
+        """The same as plain data."""
+        return [] if self.failover is None else [s.to_json() for s in self.failover.switches]
+
+    def restore(self, name: str) -> str | None:
+        """Failover.restore: put a failed back end back; why not, or None. Works until `complete` has ended."""
+        return f"back end {name!r} has not failed" if self.failover is None else self.failover.restore(name)
 
     def complete(self, stage: Stage, chunks: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
         """The rows with heads, levels and alarms, in the same order."""
-        if self.engine_heads is not None:
+        if self.failover is None:
             yield from chunks
             return
-        held: list[NDArray[Any]] = []
-        for rows in chunks:
-            held.append(rows)
-            if sum(map(len, held)) >= BATCH:
-                yield self._fill(stage, np.concatenate(held))
-                held = []
-        if held:
-            yield self._fill(stage, np.concatenate(held))
+        try:
+            for rows in _batches(chunks):
+                yield self._fill(stage, rows, self.failover)
+        finally:
+            self.failover.close()
 
-    def _fill(self, stage: Stage, rows: NDArray[Any]) -> NDArray[Any]:
+    def _fill(self, stage: Stage, rows: NDArray[Any], scorer: Failover) -> NDArray[Any]:
         from microrisk.score import alert
 
-        rows["heads"] = self._score(np.ascontiguousarray(rows["codes"]))
+        rows["heads"] = scorer.score(np.ascontiguousarray(rows["codes"]))
         for index in np.unique(rows["instrument"]):
             mine = np.flatnonzero(rows["instrument"] == index)
             state = self._alarms.setdefault(int(index), alert.initial_state())
@@ -159,17 +181,17 @@ class Heads:
             rows["level"][mine], rows["alert"][mine], rows["fresh"][mine] = found
         return rows
 
-    def _score(self, codes: NDArray[np.int8]) -> NDArray[np.int32]:
-        from microrisk.score.backend import failover
 
-        try:
-            return self._scorer.score(codes)
-        except (RuntimeError, OSError, MicroriskError) as error:
-            failed = self._scorer.name
-            self._scorer = failover(failed)
-            self._scorer.load(self._weights, self._mask)
-            self.notices.append(f"back end {failed} failed ({error}); {self._scorer.name} took over, no event lost")
-            return self._score(codes)
+def _batches(chunks: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+    """Chunks joined to BATCH rows or a little more; the last one to what is left."""
+    held: list[NDArray[Any]] = []
+    for rows in chunks:
+        held.append(rows)
+        if sum(map(len, held)) >= BATCH:
+            yield np.concatenate(held)
+            held = []
+    if held:
+        yield np.concatenate(held)
 
 
 @dataclass
@@ -234,6 +256,7 @@ def _result(spine: Spine, stage: Stage, heads: Heads, tally: _Tally, facts: dict
         lowest_level=tally.lowest,
         fail_on=tally.fail_on,
         below=tally.below,
+        failovers=heads.failovers,
     )
 
 
