@@ -7,7 +7,7 @@ component, so one bench serves all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdl import layers
+from hdl.credit import Credited, queue_depth
 from hdl.graph import Graph
 from hdl.heads import ENCODER
 from hdl.pipe import Pipe
@@ -84,6 +85,16 @@ def _encoder(weights: Weights, codes: Codes, mask: int) -> NDArray[np.int64]:
     return fixed.sum_squares(x, weights.tensors["vae.latent_exp"][0])
 
 
+def credited(case: Case) -> Design:
+    """The design of a case's pipe behind credits; its fact `depth` is how many rows fit inside."""
+    made = make_design(partial(_credited, case.make), "credited", case.name, *case.identity)
+    return replace(made, facts={"depth": queue_depth(made.latency - 1)})
+
+
+def _credited(make: Callable[[], Any]) -> Credited:
+    return Credited(make())
+
+
 # ---- units: one line of microrisk.fixed each ----
 
 
@@ -118,6 +129,20 @@ def codes_of(accumulator: NDArray[np.int64]) -> Codes:
     """The codes that `accumulators` makes these of: int8[n, JOINED]."""
     parts = [(accumulator >> CODE.width * k).astype(np.int8) for k in range(JOINED)]
     return np.stack(parts, axis=1)
+
+
+def rounding_corners(seed: int, inputs: int = JOINED) -> Codes:
+    """Accumulators next to every half step and to both ends of CODE, for every shift; wider rows repeat them."""
+    rng = np.random.default_rng(seed)
+    ends = [CODE.low, CODE.high, CODE.low - 1, CODE.high + 1]
+    found = [np.array([ACC.low, ACC.high, 0, -1, 1])]
+    for shift in range(SHIFT_MAX + 1):
+        half = 1 << shift - 1 if shift else 0
+        steps = np.concatenate([rng.integers(CODE.low - 3, CODE.high + 4, 6), ends])
+        found += [(steps << shift) + half + d for d in (-1, 0, 1)]
+    accumulators = np.concatenate(found)
+    rows = codes_of(accumulators[(accumulators >= ACC.low) & (accumulators <= ACC.high)])
+    return np.tile(rows, -(-inputs // JOINED))[:, :inputs]
 
 
 def _joined(graph: Graph) -> int:

@@ -8,11 +8,9 @@ plain form; the long Icarus benches of cores take the fast one, so that both are
 from __future__ import annotations
 
 import ast
-import contextlib
 import hashlib
 import importlib.metadata
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -91,9 +89,7 @@ def write_texts(folder: Path, rtlil: str) -> None:
     with tempfile.TemporaryDirectory(dir=folder.parent) as made:
         scratch = Path(made)
         (scratch / "dut.il").write_text(rtlil)
-        with quiet():
-            plain = to_verilog(rtlil)
-        (scratch / "dut.v").write_text(plain)
+        (scratch / "dut.v").write_text(to_verilog(rtlil))
         fast = [f"read_rtlil {scratch / 'dut.il'}", "proc", *FAST, f"write_verilog -noattr {scratch / 'dut_fast.v'}"]
         yosys(fast)
         folder.mkdir(exist_ok=True)
@@ -124,20 +120,6 @@ def yosys(commands: Sequence[str], *, limit_s: float = 600) -> str:
 def tail(text: str, lines: int = 25) -> str:
     """The last lines of a tool's output."""
     return "\n".join(line[:240] for line in text.splitlines()[-lines:])
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what a C++ library prints off the standard output of this process."""
-    sys.stdout.flush()
-    held, sink = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(sink, 1)
-        yield
-    finally:
-        os.dup2(held, 1)
-        os.close(held)
-        os.close(sink)
 
 
 def _write(path: Path, text: str) -> None:

@@ -64,35 +64,61 @@ async def begin(dut: Any) -> PipeBench:
     return bench
 
 
+SOME = 400
+"""Rows of the slower parts."""
+
+
+async def _back_to_back(bench: PipeBench, n: int) -> None:
+    await bench.run(0, n, pattern("always", ""))
+
+
+async def _gaps(bench: PipeBench, n: int) -> None:
+    share = n // 4
+    for k, name in enumerate(("half", "bursts", "single", "mostly")):
+        await bench.run(k * share, (k + 1) * share, pattern(name, f"{bench.job.seed} {name}"))
+
+
+async def _reset_in_mid_stream(bench: PipeBench, n: int) -> None:
+    for start in range(0, n, max(n // 4, 1)):
+        end = min(start + n // 4, n)
+        await bench.run(start, min(start + bench.job.latency // 2 + 1, end), pattern("always", ""), drain=False)
+        await _reset(bench)
+        await bench.run(start, end, pattern("mostly", f"{bench.job.seed} {start}"))
+
+
 @cocotb.test()
 async def back_to_back(dut: Any) -> None:
     """Every row, one a cycle: initiation interval 1, and each result in exactly its cycle."""
     bench = await begin(dut)
     with report(bench.job, bench.board, lambda: bench.cycle):
-        await bench.run(0, len(bench.rows), pattern("always", ""))
+        await _back_to_back(bench, len(bench.rows))
 
 
 @cocotb.test()
 async def gaps(dut: Any) -> None:
-    """Rows with idle cycles between them, undefined nowhere; each result in exactly its cycle."""
+    """Rows with idle cycles between them; each result in exactly its cycle."""
     bench = await begin(dut)
-    share = len(bench.rows) // 4
     with report(bench.job, bench.board, lambda: bench.cycle):
-        for k, name in enumerate(("half", "bursts", "single", "mostly")):
-            await bench.run(k * share, (k + 1) * share, pattern(name, f"{bench.job.seed} {name}"))
+        await _gaps(bench, len(bench.rows))
 
 
 @cocotb.test()
 async def reset_in_mid_stream(dut: Any) -> None:
     """A reset with a full pipe: nothing that went in before comes out, everything after is right."""
     bench = await begin(dut)
-    n = len(bench.rows)
     with report(bench.job, bench.board, lambda: bench.cycle):
-        for start in range(0, n, max(n // 4, 1)):
-            end = min(start + n // 4, n)
-            await bench.run(start, min(start + bench.job.latency // 2 + 1, end), pattern("always", ""), drain=False)
-            await _reset(bench)
-            await bench.run(start, end, pattern("mostly", f"{bench.job.seed} {start}"))
+        await _reset_in_mid_stream(bench, len(bench.rows))
+
+
+@cocotb.test()
+async def everything(dut: Any) -> None:
+    """All rows back to back, then SOME of them with gaps, then with resets: one start of the simulator."""
+    bench = await begin(dut)
+    some = min(SOME, len(bench.rows)) // 4 * 4
+    with report(bench.job, bench.board, lambda: bench.cycle):
+        await _back_to_back(bench, len(bench.rows))
+        await _gaps(bench, some)
+        await _reset_in_mid_stream(bench, some)
 
 
 async def _reset(bench: PipeBench) -> None:
