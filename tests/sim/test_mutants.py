@@ -34,12 +34,12 @@ def test_a_seed_draws_the_same_mutants_again(found):
         every = mutants.draw([t for t in found if t.name == "requantise"] + [found[1]], seed)
         return [(m.kind, m.target.name, m.place) for m in islice((m for m in every if m.kind in kinds), 3)]
 
-    netlist_only = {k: v for k, v in mutants.GENERATOR.items()}
+    generator = dict(mutants.GENERATOR)
     try:
         mutants.GENERATOR.clear()
         assert drawn(1) == drawn(1) != drawn(2)
     finally:
-        mutants.GENERATOR.update(netlist_only)
+        mutants.GENERATOR.update(generator)
 
 
 def test_the_true_designs_pass_the_same_benches(found):
