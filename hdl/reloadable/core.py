@@ -60,8 +60,8 @@ class ReloadableCore(wiring.Component):
             raise UsageError(f"{n_features} features: this core has {ROWS} lanes for the {N_FEATURES} of the format")
         self.plan = make_plan(heads)
         self.heads, self._ecp5 = self.plan.heads, ecp5
-        self._squares = SumSquares()
-        self._max = _max_pipe()
+        self._squares = SumSquares() if {"vae", "maha"} & set(self.heads) else None
+        self._max = _max_pipe() if "maxz" in self.heads else None
         self._done = self._done_at()
         self.latency, self.interval = self._done + 1, self._done + 1
         super().__init__(
@@ -78,8 +78,11 @@ class ReloadableCore(wiring.Component):
         for k, job in enumerate(self.plan.jobs):
             for s in range(len(SETS)):
                 last = START + self.plan.last_issue(k, s)
-                ends.append(last + (ACC_AT + 1 if job.activation == "acc" else CODES_AT + self._squares.latency + 1))
-        if "maxz" in self.heads:
+                if job.activation == "acc":
+                    ends.append(last + ACC_AT + 1)
+                elif self._squares is not None:
+                    ends.append(last + CODES_AT + self._squares.latency + 1)
+        if self._max is not None:
             ends.append(2 + len(SETS) + self._max.latency + 3)
         return max(ends)
 
@@ -106,10 +109,10 @@ class ReloadableCore(wiring.Component):
         ]
         if any(job.activation == "acc" for job in self.plan.jobs):
             self._scores(m)
-        if {"vae", "maha"} & set(self.heads):
-            self._sums(m)
-        if "maxz" in self.heads:
-            self._largest(m)
+        if self._squares is not None:
+            self._sums(m, self._squares)
+        if self._max is not None:
+            self._largest(m, self._max)
         return m
 
     # ---- control ----
@@ -215,9 +218,9 @@ class ReloadableCore(wiring.Component):
             with m.If(done.score & (done.set == s)):
                 m.d.sync += self._results[s].exposure.eq(self._lanes.acc_9[0])
 
-    def _sums(self, m: Module) -> None:
+    def _sums(self, m: Module, squares: SumSquares) -> None:
         """Finished layers on their way through the sums of squares, with what they are beside them."""
-        m.submodules.squares = squares = self._squares
+        m.submodules.squares = squares
         y = Signal(shapes.codes(ROWS), reset_less=True)
         now = Signal(CONTROL)
         m.d.sync += y.eq(self._lanes.codes_10)
@@ -255,12 +258,13 @@ class ReloadableCore(wiring.Component):
                     with m.If(~now.plain):
                         m.d.sync += result.vae.eq(Mux(now.latent, total, result.vae + total))
 
-    def _largest(self, m: Module) -> None:
+    def _largest(self, m: Module, pipe: Pipe) -> None:
         """max|z| of each set's masked codes, one set after another."""
-        m.submodules.largest = pipe = self._max
+        m.submodules.largest = pipe
         first = 2
         turn = Signal(range(len(SETS) + 1))
-        m.d.comb += turn.eq(Mux(self._running & (self._age >= first) & (self._age < first + len(SETS)), self._age - first, len(SETS)))
+        mine = self._running & (self._age >= first) & (self._age < first + len(SETS))
+        m.d.comb += turn.eq(Mux(mine, self._age - first, len(SETS)))
         codes = Array([*self._masked, self._masked[0]])[turn]
         m.d.comb += [pipe.i.payload.as_value().eq(codes), pipe.i.valid.eq(turn < len(SETS))]
         for s in range(len(SETS)):
