@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hdl.folded import Folded
 from hdl.pnr import REPORTS, SEEDS, core_report, place_and_route
 from hdl.unrolled import PERIOD_NS
 from hdl.verilog import to_rtlil
@@ -63,8 +64,8 @@ def record(name: str) -> dict[str, Any]:
 def _reloadable(heads: tuple[str, ...], options: dict[str, Any]) -> dict[str, Any]:
     from hdl.reloadable.core import ReloadableCore
 
-    core = ReloadableCore(heads=heads)
-    report = place_and_route(to_rtlil(core, "core"), "core", latency=core.latency, **options)
+    core = ReloadableCore(heads, ecp5=True)
+    report = place_and_route(to_rtlil(Folded(core), "core"), "core", latency=core.latency, **options)
     return {"model": None, "heads": list(heads), "initiation_interval": core.interval, **report}
 
 

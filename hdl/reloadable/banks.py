@@ -1,7 +1,7 @@
 """Weights, parameters and registers of four banks; the weight bus writes the spare one, a commit swaps it in.
 
-A commit waits for `boundary`, the edge between two events, so that an event is scored by whole sets only. While it waits
-nothing can be written: the spare bank must not change once it was promised.
+A commit waits for `boundary`, the edge between two events, so that an event is scored by whole sets only. While it
+waits nothing can be written: the spare bank must not change once it was promised.
 """
 
 from __future__ import annotations
@@ -147,7 +147,9 @@ class Banks(wiring.Component):
             m.d.comb += self.masks[k].eq(held["MASK"][self.set_banks[k]])
         # one register behind the choice of a bank: the words are wide, and nothing needs them at once
         m.d.sync += [
-            self.mask.eq(held["MASK"][bank]), self.exponents.as_value().eq(exponents), self.latent.eq(held["LATENT"][bank]),
+            self.mask.eq(held["MASK"][bank]),
+            self.exponents.as_value().eq(exponents),
+            self.latent.eq(held["LATENT"][bank]),
         ]  # fmt: skip
         return held
 

@@ -55,7 +55,9 @@ class ReloadableCore(wiring.Component):
     bus : hdl.reloadable.registers; i, o : streams, o an array over plan.SETS
     """
 
-    def __init__(self, heads: Sequence[str] = ("exposure",), n_features: int = N_FEATURES, *, ecp5: bool = False) -> None:
+    def __init__(
+        self, heads: Sequence[str] = ("exposure",), n_features: int = N_FEATURES, *, ecp5: bool = False
+    ) -> None:
         if n_features != N_FEATURES or N_FEATURES > ROWS:
             raise UsageError(f"{n_features} features: this core has {ROWS} lanes for the {N_FEATURES} of the format")
         self.plan = make_plan(heads)

@@ -68,7 +68,10 @@ class Lanes(wiring.Component):
             m.d.comb += [lane.x.eq(operands[column]), lane.weight.eq(self.weights_2[row * COLUMNS + column])]
             level.append(lane.product)
         while len(level) > 1:
-            sums = [Signal(signed(len(level[0]) + 1), reset_less=True, name=f"sum_{row}_{k}") for k in range(len(level) // 2)]
+            sums = [
+                Signal(signed(len(level[0]) + 1), reset_less=True, name=f"sum_{row}_{k}")
+                for k in range(len(level) // 2)
+            ]
             m.d.sync += [s.eq(a + b) for s, a, b in zip(sums, level[::2], level[1::2], strict=True)]
             level = sums
         return level[0]

@@ -30,10 +30,10 @@ class Register:
 
 def _table() -> tuple[Register, ...]:
     words = -(-N_FEATURES // EXPONENTS_A_WORD)
+    sets = ", ".join(f"{k} {s}" for k, s in enumerate(SETS))
     rows = [
-        ("COMMIT", "w", False, f"number of a set ({', '.join(f'{k} {s}' for k, s in enumerate(SETS))}): between two events "
-         "the spare bank takes its place"),
-        ("STATUS", "r", False, "bit 0 a commit waits, bit 1 an error was seen, bits 4.. the bank of each set, then the spare"),
+        ("COMMIT", "w", False, f"number of a set ({sets}): between two events the spare bank takes its place"),
+        ("STATUS", "r", False, "bit 0 a commit waits, bit 1 an error was seen, from bit 4 the sets' banks, the spare"),
         ("CLEAR", "w", False, "any value: forget the error"),
         ("MASK", "w", True, "features that the feed carries"),
         *[(f"EXPONENTS_{k}", "w", True, "exponents of vae residuals, lowest feature lowest") for k in range(words)],
@@ -58,5 +58,7 @@ def address(kind: int, index: int = 0, row: int = 0) -> int:
 def markdown() -> str:
     """The table for people."""
     lines = ["| address | name | access | what |", "|---|---|---|---|"]
-    lines += [f"| {r.address:#06x} | {r.name} | {r.access} | {r.sentence}{' (staged)' if r.staged else ''} |" for r in TABLE]
+    lines += [
+        f"| {r.address:#06x} | {r.name} | {r.access} | {r.sentence}{' (staged)' if r.staged else ''} |" for r in TABLE
+    ]
     return "\n".join(lines)
