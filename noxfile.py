@@ -90,6 +90,39 @@ def fuzz_long(session: nox.Session) -> None:
 
 
 @nox.session
+def rtl(session: nox.Session) -> None:
+    """Benches of the hardware: units, cores, shell, mutants; `-- --waves` renders one transaction instead."""
+    if "--waves" in session.posargs:
+        session.run("python", "-m", "sim.waves", *(a for a in session.posargs if a != "--waves"))
+        return
+    session.run("python", "-m", "pytest", "-q", "-m", "not slow", "tests/hdl", "tests/sim", *session.posargs)
+
+
+@nox.session
+def rtl_long(session: nox.Session) -> None:
+    """A million vectors through each core on Verilator; writes sim/recorded/long.json."""
+    session.run("python", "-m", "sim.long", *session.posargs)
+
+
+@nox.session
+def formal(session: nox.Session) -> None:
+    """Stream rules, credits and the bank switch, by k-induction with two solvers."""
+    session.run("python", "-m", "sim.formal", *session.posargs)
+
+
+@nox.session
+def mutants(session: nox.Session) -> None:
+    """Twenty planted off-by-ones; each must be caught by the benches."""
+    session.run("python", "-m", "sim.mutants", *session.posargs)
+
+
+@nox.session
+def pnr(session: nox.Session) -> None:
+    """Place and route the cores of the README; tens of minutes. Posargs name some (python -m hdl.record -h)."""
+    session.run("python", "-m", "hdl.record", *session.posargs)
+
+
+@nox.session
 def exports(session: nox.Session) -> None:
     """Exports opened by the packages they are for, in an environment of their own (their pins are not ours)."""
     home = ROOT / "build" / "exports"

@@ -71,11 +71,25 @@ def make_core(weights: Weights, core: str, heads: Sequence[str], mask: int = ALL
 
 
 def write_core(
-    weights: Weights, core: str, out: str | Path, *, heads: Sequence[str] = HEADS, mask: int = ALL_MASK
+    weights: Weights,
+    core: str,
+    out: str | Path,
+    *,
+    heads: Sequence[str] = HEADS,
+    mask: int = ALL_MASK,
+    axi: bool = False,
 ) -> dict[str, Any]:
-    """Write NAME.v, NAME.il and NAME.json (interface, hashes, latency) into the folder `out`; returns the last."""
+    """Write NAME.v, NAME.il and NAME.json (interface, hashes, latency) into the folder `out`; returns the last.
+
+    axi : AXI4-Stream shell around the core
+    """
     made = make_core(weights, core, heads, mask)
-    name = f"microrisk_{core}"
+    name, latency = f"microrisk_{core}", made.latency
+    if axi:
+        from hdl.axi import AxiShell
+
+        made = AxiShell(made, weights.heads_hash() if core == "unrolled" else None)
+        name += "_axi"
     text = to_rtlil(made, name)
     facts = {
         "name": name,
@@ -83,7 +97,7 @@ def write_core(
         "weights_hash": weights.heads_hash(),
         "heads": list(heads),
         "mask": f"{mask:08x}",
-        "latency_cycles": made.latency,
+        "latency_cycles": latency,
     }
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,6 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--core", choices=CORES, default="unrolled")
     parser.add_argument("--out", required=True, type=Path, help="folder for NAME.v, NAME.il and NAME.json")
     parser.add_argument("--heads", default=",".join(HEADS), help="comma-separated; of %(default)s, and encoder")
+    parser.add_argument("--shell", choices=("none", "axi"), default="none", help="bus around the core")
     parser.add_argument("--mask", type=lambda t: int(t, 16), default=ALL_MASK, help="feature mask, hexadecimal")
     return parser
 
@@ -109,7 +124,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit code."""
     asked = _parser().parse_args(arguments)
     try:
-        facts = write_core(load(asked.model), asked.core, asked.out, heads=asked.heads.split(","), mask=asked.mask)
+        facts = write_core(
+            load(asked.model),
+            asked.core,
+            asked.out,
+            heads=asked.heads.split(","),
+            mask=asked.mask,
+            axi=asked.shell == "axi",
+        )
     except MicroriskError as error:
         sys.stderr.write(f"hdl.verilog: {error}\n")
         return 2
