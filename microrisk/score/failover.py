@@ -37,11 +37,11 @@ DEADLINE_S = 10.0
 SIMULATION_S = 1800.0
 """The same for the simulated hardware, which does some hundred rows a second."""
 START_S = 900.0
-"""Seconds for the first scorer to open and load: a simulation is compiled first."""
+"""Seconds for the first scorer to open and load, and for rtl when restored: a simulation is compiled first."""
 TAKEOVER_S = 60.0
-"""Seconds for a successor, which has been made ready beforehand, or a scorer to be restored, to be ready."""
-CLOSE_S = 10.0
-"""Seconds that `close` waits for a successor that is still being made ready."""
+"""Seconds for a successor, which has been made ready beforehand, or another scorer to be restored, to be ready."""
+STANDBY_S = 10.0
+"""Seconds that start and end wait for a successor that is still being made ready; the run goes on without it."""
 RESTORE_ROWS = 1024
 """Random rows of the check before a back end is restored."""
 
@@ -119,6 +119,7 @@ class Failover:
         self.notices: list[str] = []
         self._guarded = self._started(scorer)
         self._prepare()
+        self._standby.settle(STANDBY_S)  # so that the first switch does not wait for an import
 
     @property
     def name(self) -> str:
@@ -149,7 +150,8 @@ class Failover:
 
         It is opened anew and scores the batch it failed on, extremes and RESTORE_ROWS random rows; all must equal
         Weights.compute. It is then in use where it comes before the present one in FAILOVER (or has no place there),
-        else it may take over again. Blocks for at most TAKEOVER_S and a deadline.
+        else it may take over again. Blocks for the time of opening (TAKEOVER_S, rtl START_S) and a deadline at most;
+        called from a thread beside the feed's, it does not hold up the feed.
 
         Returns
         -------
@@ -159,17 +161,20 @@ class Failover:
             if name not in self._failed:
                 return f"back end {name!r} has not failed"
             if self._failed[name].guard.busy():
-                return f"back end {name!r} still hangs in the call that failed"
+                return f"back end {name!r} still hangs in an earlier call"
             guard = self._guard(name, lambda: backend.open_scorer(name))
-            try:
-                self._examine(guard, self._failed[name].codes)
-            except _Failure as failure:
-                self._failed[name] = replace(self._failed[name], reason=str(failure), guard=guard)
-                guard.close()
-                return str(failure)
+            known = self._failed[name] = replace(self._failed[name], guard=guard)
+        try:
+            self._examine(guard, known.codes)
+        except _Failure as failure:
+            with self._lock:
+                self._failed[name] = replace(known, reason=str(failure))
+            guard.close()
+            return str(failure)
+        with self._lock:
             del self._failed[name]
             self._return(guard)
-            return None
+        return None
 
     def close(self) -> None:
         """Let scorers and threads go; waits a little for a successor that is still importing its libraries.
@@ -177,7 +182,7 @@ class Failover:
         A thread that is in the middle of an import when the interpreter ends may abort the process.
         """
         with self._lock:
-            self._standby.settle(CLOSE_S)
+            self._standby.settle(STANDBY_S)
             for guard in (self._standby, self._guarded):
                 guard.close()
 
@@ -251,7 +256,7 @@ class Failover:
 
         codes = np.concatenate([failed_on, extreme_codes(), random_codes(RESTORE_ROWS, self.rows)])
         try:
-            guard.ready(TAKEOVER_S)
+            guard.ready(START_S if guard.name == "rtl" else TAKEOVER_S)
             heads = guard.score(codes, self._seconds(guard.name))
         except Exception as error:  # whatever a driver may throw
             raise _Failure(_text(error)) from error

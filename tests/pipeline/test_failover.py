@@ -25,7 +25,7 @@ from microrisk.market.write import write_itch
 from microrisk.pipeline import ScoreResult, score
 from microrisk.pipeline.scoring import Heads
 from microrisk.pipeline.spine import Source, Spine
-from microrisk.pipeline.watch import Stage
+from microrisk.pipeline.watch import Stage, named
 from microrisk.score import backend as backends
 from microrisk.spec.records import N_FEATURES, N_HEADS
 from microrisk.weights import Weights
@@ -411,3 +411,32 @@ def test_json_and_the_fields_of_a_sound_run(
 class _FailsAtOnce(Planted):
     def score(self, codes: Any) -> Any:
         raise KeyError
+
+
+@pytest.mark.slow
+def test_the_simulated_hardware_killed_and_restored(
+    monkeypatch: pytest.MonkeyPatch, day: Path, exercised: Callable[[str], None]
+) -> None:
+    """The real rtl back end with the packaged model: its simulator is killed, the next takes over, it comes back."""
+    found = {s.name: s.unavailable for s in backends.list_scorers()}
+    if found["rtl"] is not None:
+        pytest.skip(f"rtl: {found['rtl']}")
+    monkeypatch.setattr("microrisk.pipeline.scoring.BATCH", BATCH)
+    packaged, _ = named(None)
+    batches, used = [], []
+    for n, (rows, heads) in enumerate(run_rows(packaged, day, "rtl")):
+        batches.append(rows)
+        used.append(heads.name)
+        if n == 1:
+            assert heads.failover is not None
+            os.kill(heads.failover._guarded._scorer._process.pid, signal.SIGKILL)  # type: ignore[union-attr]
+        if n == 3:
+            assert heads.restore("rtl") is None
+    expected = [rows for rows, _ in run_rows(packaged, day, "cpu")]
+    assert np.array_equal(np.concatenate(batches), np.concatenate(expected))
+    assert used[:2] == ["rtl"] * 2
+    assert "rtl" not in used[2:4]
+    assert used[4:] == ["rtl"] * (len(used) - 4)
+    (switch,) = heads.failovers
+    assert "ended with -9" in switch["reason"]
+    exercised(f"failover: rtl killed and restored, {switch['from']} to {switch['to']} in {switch['switch_ms']:.1f} ms")

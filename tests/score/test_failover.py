@@ -248,6 +248,7 @@ def test_a_successor_that_hangs(
     method: str,
 ) -> None:
     monkeypatch.setattr(failover, "TAKEOVER_S", 0.3)
+    monkeypatch.setattr(failover, "STANDBY_S", 0.1)
     offered(cuda=lambda: hung("cuda", method), reference=ReferenceScorer)
     service = Failover(Raises(), weights, deadline=0.3)
     start = time.perf_counter()
@@ -312,6 +313,43 @@ def test_restored_below_the_one_in_use_it_may_take_over_again(weights: Weights, 
     assert service.name == "cuda"
     assert service.restore("fpga") == "no such device"
     assert service.name == "cuda"
+
+
+def test_one_that_failed_is_passed_over_later(weights: Weights, offered: Callable[..., None]) -> None:
+    """Cuda fails once; when the restored fpga fails again, cuda is not asked although it would run."""
+    cuda: list[type[Good]] = [Raises, Good, Good, Good]
+    offered(fpga=Good, cuda=lambda: cuda.pop(0)("cuda"), reference=ReferenceScorer)
+    service = Failover(Raises(), weights)
+    assert right(weights, service)
+    assert service.restore("fpga") is None
+    service._guarded._scorer.score = Raises().score  # type: ignore[union-attr]
+    assert right(weights, service)
+    assert service.name == "reference"
+    assert set(service.failed) == {"fpga", "cuda"}
+
+
+def test_restoring_beside_the_feed_does_not_hold_it_up(
+    weights: Weights, offered: Callable[..., None], hung: Callable[..., Hangs]
+) -> None:
+    made = [hung("fpga", "load")]
+    offered(fpga=lambda: made[0], reference=ReferenceScorer)
+    service = Failover(Raises(), weights)
+    assert right(weights, service)
+    told: list[str | None] = []
+    beside = threading.Thread(target=lambda: told.append(service.restore("fpga")))
+    beside.start()
+    for _ in range(20):
+        assert right(weights, service)
+        assert service.name == "reference"
+    assert not told
+    while made[0].end.is_set() or not service._failed["fpga"].guard.busy():
+        time.sleep(0.01)
+    assert "still hangs" in str(service.restore("fpga"))
+    made[0].end.set()
+    beside.join(10)
+    assert told == [None]
+    assert service.name == "fpga"
+    assert right(weights, service)
 
 
 def test_a_service_that_is_dropped_leaves_no_thread(weights: Weights, offered: Callable[..., None]) -> None:
