@@ -7,7 +7,7 @@ component, so one bench serves all of them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdl import layers
-from hdl.credit import Credited, queue_depth
+from hdl.credit import Credited
 from hdl.graph import Graph
 from hdl.heads import ENCODER
 from hdl.pipe import Pipe
@@ -87,12 +87,39 @@ def _encoder(weights: Weights, codes: Codes, mask: int) -> NDArray[np.int64]:
 
 def credited(case: Case) -> Design:
     """The design of a case's pipe behind credits; its fact `depth` is how many rows fit inside."""
-    made = make_design(partial(_credited, case.make), "credited", case.name, *case.identity)
-    return replace(made, facts={"depth": queue_depth(made.latency - 1)})
+    return make_design(partial(_credited, case.make), "credited", case.name, *case.identity)
 
 
 def _credited(make: Callable[[], Any]) -> Credited:
     return Credited(make())
+
+
+# ---- the reloadable core ----
+
+Model = tuple[Weights, int]
+"""Weights, and the mask that they are scored under."""
+
+
+def reloadable(heads: Sequence[str]) -> Design:
+    """The core whose weights are written while it runs; its fact `interval` is the cycles between two events."""
+    from hdl.reloadable.core import ReloadableCore
+
+    return make_design(partial(ReloadableCore, tuple(heads)), "reloadable", tuple(heads))
+
+
+def set_rows(models: Sequence[Model], heads: Sequence[str], codes: Codes) -> Rows:
+    """What it gives for a model in each of its sets: int32[n, sets * heads], sets outermost."""
+    names = [h for h in HEADS if h in heads]
+    return np.concatenate([head_rows(weights, names, mask, codes) for weights, mask in models], axis=1)
+
+
+def set_writes(models: Sequence[Model], heads: Sequence[str]) -> list[list[tuple[int, int]]]:
+    """Bus writes that load a model into each set, the commit last: one list a set."""
+    from hdl.reloadable.image import bus_writes
+    from hdl.reloadable.plan import make_plan
+
+    plan = make_plan(tuple(heads))
+    return [bus_writes(weights, plan, k, mask) for k, (weights, mask) in enumerate(models)]
 
 
 # ---- units: one line of microrisk.fixed each ----

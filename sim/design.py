@@ -25,6 +25,8 @@ from sim.tools import BUILD, ROOT, need_module
 
 TOP = "dut"
 """Name of the top module in every simulation."""
+TOLD = ("latency", "interval", "depth")
+"""Attributes of a component that its benches need."""
 FAST = ("opt -full", "wreduce", "opt_clean -purge")
 _TOOLS = ("amaranth", "pyosys")
 
@@ -42,7 +44,7 @@ class Design:
     key : content hash of everything that it was made from
     folder : holds dut.il, dut.v (plain) and dut_fast.v
     latency : the component's own, in cycles; -1 where it has none
-    facts : what the maker wants to pass on to a bench
+    facts : what else the component tells of itself: `interval` and `depth`, where it has them
     """
 
     key: str
@@ -60,7 +62,7 @@ class Design:
         return self.folder / "dut.il"
 
 
-def make_design(make: Callable[[], Any], *identity: Any, facts: dict[str, Any] | None = None) -> Design:
+def make_design(make: Callable[[], Any], *identity: Any) -> Design:
     """The design of a component, from the cache where everything it depends on is the same.
 
     Parameters
@@ -75,10 +77,11 @@ def make_design(make: Callable[[], Any], *identity: Any, facts: dict[str, Any] |
         component = make()
         from hdl.verilog import to_rtlil
 
-        latency = int(getattr(component, "latency", -1))
+        told = {name: getattr(component, name) for name in TOLD if isinstance(getattr(component, name, None), int)}
         write_texts(folder, to_rtlil(component, TOP))
-        _write(about, json.dumps({"key": key, "latency": latency}))
-    return Design(key, folder, json.loads(about.read_text())["latency"], facts or {})
+        _write(about, json.dumps(told))
+    told = json.loads(about.read_text())
+    return Design(key, folder, told.pop("latency", -1), told)
 
 
 def write_texts(folder: Path, rtlil: str) -> None:
@@ -132,7 +135,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _key(make: Callable[[], Any], identity: Sequence[Any]) -> str:
-    digest = hashlib.sha256(repr((TOP, FAST, identity)).encode())
+    digest = hashlib.sha256(repr((TOP, FAST, TOLD, identity)).encode())
     for tool in _TOOLS:
         digest.update(f"{tool} {importlib.metadata.version(tool)}\n".encode())
     module = getattr(make, "func", make).__module__  # a partial has the module of functools

