@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, unsigned
 from amaranth.lib import data, stream, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hdl import shapes
 from hdl.graph import Graph
 from hdl.layers import inputs, max_abs
 from hdl.pipe import Pipe
-from hdl.reloadable.banks import BUS, Banks
+from hdl.reloadable import squares
+from hdl.reloadable.banks import BANK, BUS, Banks
 from hdl.reloadable.lanes import Lanes
 from hdl.reloadable.plan import COLUMNS, ROWS, SETS, make_plan
-from hdl.reloadable.squares import PERIOD_NS, SumSquares
-from hdl.schedule import schedule
+from hdl.schedule import Schedule, schedule
 from microrisk.errors import UsageError
 from microrisk.spec.formats import CODE
 from microrisk.spec.records import N_FEATURES
 from microrisk.spec.weightfile import LAYERS
 
 START = 1
-"""Cycles of an event before its first step: its codes go under the masks."""
+"""Cycles of an event before its first step is issued: meanwhile its codes go under the masks."""
 ACC_AT, CODES_AT = 9, 11
 """Cycles after issue in which accumulators and codes of hdl.reloadable.lanes are there."""
 CONTROL = data.StructLayout(
@@ -62,10 +62,9 @@ class ReloadableCore(wiring.Component):
             raise UsageError(f"{n_features} features: this core has {ROWS} lanes for the {N_FEATURES} of the format")
         self.plan = make_plan(heads)
         self.heads, self._ecp5 = self.plan.heads, ecp5
-        self._squares = SumSquares() if {"vae", "maha"} & set(self.heads) else None
-        self._max = _max_pipe() if "maxz" in self.heads else None
+        self._summed = bool({"vae", "maha"} & set(self.heads))
         self._done = self._done_at()
-        self.latency, self.interval = self._done + 1, self._done + 1
+        self.latency, self.interval = self._done + 1, self._done + 2
         super().__init__(
             {
                 "i": In(stream.Signature(shapes.codes(N_FEATURES))),
@@ -82,10 +81,10 @@ class ReloadableCore(wiring.Component):
                 last = START + self.plan.last_issue(k, s)
                 if job.activation == "acc":
                     ends.append(last + ACC_AT + 1)
-                elif self._squares is not None:
-                    ends.append(last + CODES_AT + self._squares.latency + 1)
-        if self._max is not None:
-            ends.append(2 + len(SETS) + self._max.latency + 3)
+                else:
+                    ends.append(last + CODES_AT + squares.latency() + 1)
+        if "maxz" in self.heads:
+            ends.append(2 + len(SETS) + _largest().latency + 3)
         return max(ends)
 
     def elaborate(self, platform: Any) -> Module:
@@ -100,9 +99,9 @@ class ReloadableCore(wiring.Component):
         self._operands(m)
         m.d.comb += [
             banks.weight_address.eq(self._control[0].address),
-            banks.weight_bank.eq(self._bank(0)),
+            banks.weight_bank.eq(self._bank[0]),
             banks.parameter_job.eq(self._control[6].job),
-            banks.parameter_bank.eq(self._bank(6)),
+            banks.parameter_bank.eq(self._bank[6]),
             self._lanes.weights_2.as_value().eq(banks.weights),
             self._lanes.split_7.eq(self._control[7].split),
             self._lanes.first_8.eq(self._control[8].first),
@@ -111,56 +110,59 @@ class ReloadableCore(wiring.Component):
         ]
         if any(job.activation == "acc" for job in self.plan.jobs):
             self._scores(m)
-        if self._squares is not None:
-            self._sums(m, self._squares)
-        if self._max is not None:
-            self._largest(m, self._max)
+        if self._summed:
+            self._sums(m)
+        if "maxz" in self.heads:
+            self._maxima(m)
         return m
 
     # ---- control ----
 
-    def _bank(self, cycle: int) -> Any:
-        return Array(self._banks.set_banks[k] for k in range(len(SETS)))[self._control[cycle].set]
-
     def _sequence(self, m: Module) -> None:
-        """Take an event when none is inside, walk through the program, show the results."""
-        age, running = Signal(range(self._done + 1)), Signal()
-        ending, free = Signal(), Signal()
+        """Take an event when none is inside, walk through the program, show the results.
+
+        `waiting` is a register of its own: it enables the 256 registers of the codes, and nothing may lie in between.
+        """
+        age, running, waiting = Signal(range(self._done + 1)), Signal(), Signal(init=1)
+        begin, ending = Signal(), Signal()
         m.d.comb += [
-            ending.eq(running & (age == self._done)),
-            free.eq(~self.o.valid | self.o.ready),
-            self.i.ready.eq((~running | ending) & free),
-            self._banks.boundary.eq(~running | (ending & free)),
+            self.i.ready.eq(waiting),
+            begin.eq(self.i.valid & waiting),
+            ending.eq((age == self._done) & (~self.o.valid | self.o.ready)),
+            self._banks.boundary.eq(~running),
         ]
-        begin = self.i.valid & self.i.ready
-        following = Signal(range(self._done + 1))
-        m.d.comb += following.eq(Mux(running & ~ending, age + 1, 0))
-        with m.If(running & ~ending):
-            m.d.sync += age.eq(following)
+        with m.If(waiting):
+            m.d.sync += self._codes.eq(self.i.payload)
         with m.If(begin):
-            m.d.sync += [self._codes.eq(self.i.payload), running.eq(1), age.eq(0)]
-        with m.Elif(ending & free):
-            m.d.sync += running.eq(0)
-        with m.If(ending & free):
+            m.d.sync += [running.eq(1), waiting.eq(0)]
+        with m.Elif(ending):
+            m.d.sync += [running.eq(0), waiting.eq(1), age.eq(0)]
+        with m.Elif(running & (age != self._done)):
+            m.d.sync += age.eq(age + 1)
+        with m.If(ending):
             m.d.sync += [self.o.payload.eq(self._results), self.o.valid.eq(1)]
         with m.Elif(self.o.ready):
             m.d.sync += self.o.valid.eq(0)
         self._running, self._age = running, age
-        self._program(m, following)
+        self._program(m, running, age)
 
-    def _program(self, m: Module, following: Signal) -> None:
-        """ROM of control words, and their copies in later cycles."""
-        words = [{}] * START + [self._word(step) for step in self.plan.program]
-        m.submodules.program = rom = Memory(shape=CONTROL, depth=max(len(words), self._done + 1), init=words)
-        read = rom.read_port()
-        m.d.comb += read.addr.eq(following)
+    def _program(self, m: Module, running: Signal, age: Signal) -> None:
+        """ROM of control words, the bank of each word's set beside it, and their copies in later cycles."""
+        words = [self._word(step) for step in self.plan.program]
+        table = Array(Const(w, CONTROL) for w in words)
+        within = Signal()
+        m.d.comb += within.eq(running & (age < len(words)))
         now = Signal(CONTROL)
-        m.d.comb += now.eq(Mux(self._running, read.data.as_value(), 0))
-        self._control = [now]
-        for cycle in range(1, CODES_AT + 1):
+        m.d.comb += now.eq(Mux(within, table[age].as_value(), 0))
+        banks = Array(self._banks.set_banks[k] for k in range(len(SETS)))
+        self._control, self._bank = [now], [banks[now.set]]
+        for cycle in range(CODES_AT + 1):
             late = Signal(CONTROL, name=f"control_{cycle}")
-            m.d.sync += late.eq(self._control[-1])
+            bank = Signal(BANK, name=f"bank_{cycle}")
+            m.d.sync += [late.eq(self._control[-1]), bank.eq(self._bank[-1])]
             self._control.append(late)
+            self._bank.append(bank)
+        del self._control[0], self._bank[0]  # the first copies are cycle 0: a step is issued from registers
 
     def _word(self, step: Any) -> dict[str, int]:
         if step is None:
@@ -220,9 +222,9 @@ class ReloadableCore(wiring.Component):
             with m.If(done.score & (done.set == s)):
                 m.d.sync += self._results[s].exposure.eq(self._lanes.acc_9[0])
 
-    def _sums(self, m: Module, squares: SumSquares) -> None:
+    def _sums(self, m: Module) -> None:
         """Finished layers on their way through the sums of squares, with what they are beside them."""
-        m.submodules.squares = squares
+        m.submodules.squares = unit = squares.SumSquares()
         y = Signal(shapes.codes(ROWS), reset_less=True)
         now = Signal(CONTROL)
         m.d.sync += y.eq(self._lanes.codes_10)
@@ -230,8 +232,8 @@ class ReloadableCore(wiring.Component):
         residual = ~now.latent & ~now.plain
         m.d.comb += [
             self._banks.chosen.eq(self._control[CODES_AT - 1].set),
-            squares.b.eq(y),
-            squares.a.as_value().eq(Mux(residual, Array(self._masked)[now.set], 0)),
+            unit.b.eq(y),
+            unit.a.as_value().eq(Mux(residual, Array(self._masked)[now.set], 0)),
         ]
         latents = LAYERS["vae.enc.2"][0]
         exponents = self._banks.exponents
@@ -239,14 +241,14 @@ class ReloadableCore(wiring.Component):
             latent = self._banks.latent if k < latents else 0
             own = exponents[k] if k < N_FEATURES else 0
             m.d.comb += [
-                squares.exponents[k].eq(Mux(now.plain, 0, Mux(now.latent, latent, own))),
-                squares.counts[k].eq(Mux(residual, self._banks.mask[k], now.plain | (k < latents))),
+                unit.exponents[k].eq(Mux(now.plain, 0, Mux(now.latent, latent, own))),
+                unit.counts[k].eq(Mux(residual, self._banks.mask[k], now.plain | (k < latents))),
             ]
-        for cycle in range(squares.latency):
+        for cycle in range(squares.latency()):
             late = Signal(CONTROL, name=f"squared_{cycle}")
             m.d.sync += late.eq(now)
             now = late
-        self._collect(m, now, squares.total)
+        self._collect(m, now, unit.total)
 
     def _collect(self, m: Module, now: Any, total: Any) -> None:
         """Whitened features are maha; the vae is its latents first, then the residual on top."""
@@ -260,9 +262,9 @@ class ReloadableCore(wiring.Component):
                     with m.If(~now.plain):
                         m.d.sync += result.vae.eq(Mux(now.latent, total, result.vae + total))
 
-    def _largest(self, m: Module, pipe: Pipe) -> None:
+    def _maxima(self, m: Module) -> None:
         """max|z| of each set's masked codes, one set after another."""
-        m.submodules.largest = pipe
+        m.submodules.largest = pipe = Pipe(_largest(), N_FEATURES)
         first = 2
         turn = Signal(range(len(SETS) + 1))
         mine = self._running & (self._age >= first) & (self._age < first + len(SETS))
@@ -274,7 +276,8 @@ class ReloadableCore(wiring.Component):
                 m.d.sync += self._results[s].maxz.eq(pipe.o.payload.maxz)
 
 
-def _max_pipe() -> Pipe:
+@cache
+def _largest() -> Schedule:
     graph = Graph()
     graph.outputs["maxz"] = max_abs(graph, inputs(graph, N_FEATURES))
-    return Pipe(schedule(graph, PERIOD_NS), N_FEATURES)
+    return schedule(graph, squares.PERIOD_NS)

@@ -3,6 +3,7 @@
 Residuals of the vae, its latents (a = 0) and the whitened features (a = 0, exponents 0) all go this way.
 """
 
+from functools import cache
 from typing import Any
 
 from amaranth.hdl import Module, Mux, Signal, unsigned
@@ -13,7 +14,7 @@ from hdl.graph import Graph
 from hdl.layers import square
 from hdl.pipe import Pipe
 from hdl.reloadable.plan import ROWS
-from hdl.schedule import schedule
+from hdl.schedule import Schedule, schedule
 from hdl.shapes import shape_of
 from microrisk.spec.formats import CODE, HEAD
 
@@ -21,17 +22,23 @@ PERIOD_NS = 3.6
 EXPONENT = unsigned((HEAD.width - 1).bit_length())
 
 
-def _square_pipe() -> Pipe:
-    """Pipe of the squares of ROWS differences, given as differences of codes: inputs a then b."""
+@cache
+def _squares() -> Schedule:
+    """Squares of ROWS differences of codes, inputs a then b, in stages."""
     graph = Graph()
     for k in range(ROWS):
         a, b = (graph.input(j, CODE.low, CODE.high) for j in (k, ROWS + k))
         graph.outputs[f"square_{k}"] = square(graph, graph.add(a, b, 0, -1))
-    return Pipe(schedule(graph, PERIOD_NS), 2 * ROWS)
+    return schedule(graph, PERIOD_NS)
+
+
+def latency() -> int:
+    """Cycles from the inputs of SumSquares to `total`: the pipe with its input register, the shift, the additions."""
+    return _squares().latency + 1 + 1 + (ROWS - 1).bit_length()
 
 
 class SumSquares(wiring.Component):
-    """`total` = sum of (a - b)**2 << exponent over the places where `counts` is set, `latency` cycles ago."""
+    """`total` = sum of (a - b)**2 << exponent over the places where `counts` is set, latency() cycles ago."""
 
     a: In(data.ArrayLayout(shape_of(CODE), ROWS))
     b: In(data.ArrayLayout(shape_of(CODE), ROWS))
@@ -39,16 +46,10 @@ class SumSquares(wiring.Component):
     counts: In(ROWS)
     total: Out(shape_of(HEAD))
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._pipe = _square_pipe()
-        self.latency = self._pipe.latency + 1 + 1 + (ROWS - 1).bit_length()
-        """Cycles from the inputs to `total`: the pipe with its input register, the shift, the additions."""
-
     def elaborate(self, platform: Any) -> Module:
         """Squares, shift, tree."""
         m = Module()
-        m.submodules.squares = pipe = self._pipe
+        m.submodules.squares = pipe = Pipe(_squares(), 2 * ROWS)
         for k in range(ROWS):
             m.d.comb += [pipe.i.payload[k].eq(self.a[k]), pipe.i.payload[ROWS + k].eq(self.b[k])]
         exponents, counts = self.exponents.as_value(), self.counts

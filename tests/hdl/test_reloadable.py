@@ -14,6 +14,7 @@ from hdl.reloadable.core import ReloadableCore
 from hdl.reloadable.image import bus_writes
 from hdl.reloadable.plan import DELAY, SETS, make_plan
 from hdl.reloadable.registers import BY_NAME, WEIGHTS, address, markdown
+from hdl.verilog import to_rtlil
 from microrisk.errors import UsageError
 from microrisk.model.synthetic import extreme_codes, random_codes, random_weights
 from microrisk.score.registry import load_model
@@ -150,7 +151,9 @@ def test_latency_and_interval() -> None:
     assert {b - a for a, b in zip(bench.taken, bench.shown, strict=True)} == {core.latency}
     assert set(np.diff(bench.taken)) == {core.interval}
     assert core.latency <= 62
-    assert ReloadableCore(("vae",)).latency <= 115
+    longer = ReloadableCore(("vae",))
+    assert longer.latency <= 115
+    assert "module" in to_rtlil(longer, "core"), "it can be written out"
 
 
 def test_idle_and_stalls_change_nothing() -> None:
