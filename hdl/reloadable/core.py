@@ -121,9 +121,9 @@ class ReloadableCore(wiring.Component):
     def _sequence(self, m: Module) -> None:
         """Take an event when none is inside, walk through the program, show the results.
 
-        `waiting` is a register of its own: it enables the 256 registers of the codes, and nothing may lie in between.
+        `closed` is the opposite of `waiting` in a register of its own: it goes to the enables of 256 registers, far apart.
         """
-        age, running, waiting = Signal(range(self._done + 1)), Signal(), Signal(init=1)
+        age, running, waiting, closed = Signal(range(self._done + 1)), Signal(), Signal(init=1), Signal()
         begin, ending = Signal(), Signal()
         m.d.comb += [
             self.i.ready.eq(waiting),
@@ -131,12 +131,12 @@ class ReloadableCore(wiring.Component):
             ending.eq((age == self._done) & (~self.o.valid | self.o.ready)),
             self._banks.boundary.eq(~running),
         ]
-        with m.If(waiting):
+        with m.If(~closed):
             m.d.sync += self._codes.eq(self.i.payload)
         with m.If(begin):
-            m.d.sync += [running.eq(1), waiting.eq(0)]
+            m.d.sync += [running.eq(1), waiting.eq(0), closed.eq(1)]
         with m.Elif(ending):
-            m.d.sync += [running.eq(0), waiting.eq(1), age.eq(0)]
+            m.d.sync += [running.eq(0), waiting.eq(1), closed.eq(0), age.eq(0)]
         with m.Elif(running & (age != self._done)):
             m.d.sync += age.eq(age + 1)
         with m.If(ending):
