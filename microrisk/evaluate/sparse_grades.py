@@ -39,7 +39,7 @@ AFTER_MIDNIGHT = {"Binance spot": "spot_btcusdt", "Binance COIN-M": "cm_btcusd_p
 CHOSEN_ON, REPORTED_ON = "chosen on", "reported on"
 TAIL_SESSIONS = {CHOSEN_ON: (5_000, 5_001), REPORTED_ON: (6_000, 6_001, 6_002, 6_003)}
 """Sessions with episodes whose rows are ranked; disjoint from default_model.Seeds."""
-HARNESS = {CHOSEN_ON: ((1, 4), (2, 4)), REPORTED_ON: ((0, 12),)}
+HARNESS = {CHOSEN_ON: ((1, 12),), REPORTED_ON: ((0, 12),)}
 """(seed, sessions) of the harness."""
 GRADED = "exposure"
 BLOCKS, DRAWS = 50, 200

@@ -40,26 +40,26 @@ if TYPE_CHECKING:
     from microrisk.model.sparse import Budget, Lessons
 
 
-SHIPPED = 735
-"""Budget of the packaged model: 15 digits in each of 49 rows, so that a row and its bias are four adder levels deep."""
+SHIPPED = 1100
+"""Budget of the packaged model: the smallest of the curve whose order and recall held on what budgets are chosen on."""
 
 
 def points() -> dict[int, Budget]:
     """Budgets of the curve by their digits.
 
-    Up to the packaged one rows are four adder levels deep, above it five. Each weight has between 1.6 and 2.3 digits:
-    fewer lose the order of the pruned head, more are better spent on more weights.
+    The small ones have rows of at most 15 digits, which with the bias are four adder levels, the others five levels.
+    From 900 digits on they share one pruned head of two fifths of the weights.
     """
     from microrisk.model.sparse import Budget
 
-    shallow, deep = {"row_digits": 15, "row_weights": 9}, {"row_digits": 31}
-    return {
-        300: Budget(digits=300, weights=170, **shallow),
-        500: Budget(digits=500, weights=280, **shallow),
-        SHIPPED: Budget(digits=SHIPPED, weights=390, **shallow),
-        900: Budget(digits=900, weights=450, row_weights=16, **deep),
-        1400: Budget(digits=1400, weights=620, row_weights=20, **deep),
-    }
+    def shallow(digits: int, weights: int) -> Budget:
+        return Budget(digits=digits, weights=weights, row_digits=15, row_weights=9)
+
+    def deep(digits: int) -> Budget:
+        return Budget(digits=digits, weights=620, row_digits=31, row_weights=20)
+
+    small = [shallow(300, 170), shallow(500, 280), shallow(700, 390)]
+    return {b.digits: b for b in [*small, deep(900), deep(SHIPPED), deep(1400)]}
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,19 @@ def _features(session: Any) -> Sequence[Raw]:
     return list(gather(simulated(session)).by_id.values())
 
 
-def make(parent: Weights, network: FloatNetwork, taught: Lessons, budget: Budget, say: Say = lambda _: None) -> Made:
-    """Prune the parent's exposure head and spare digits; levels are still the parent's."""
+def make(
+    parent: Weights, network: FloatNetwork, taught: Lessons, budget: Budget, say: Say = lambda _: None,
+    pruned: FloatNetwork | None = None,
+) -> Made:  # fmt: skip
+    """Prune the parent's exposure head and spare digits; levels are still the parent's.
+
+    pruned : what pruning with this budget has made already
+    """
     from microrisk.model.sparse import prune, sharpen
 
-    say(f"pruning to {budget.weights} weights")
-    pruned = prune(network, taught, budget)
+    if pruned is None:
+        say(f"pruning to {budget.weights} weights")
+        pruned = prune(network, taught, budget)
     dense = quantise(pruned, parent.card["metrics"]["activation_scales"])
     own = {k: v for k, v in dense.items() if k.startswith("exposure.")}
     int8 = Weights({**parent.tensors, **own}, parent.card)
@@ -188,9 +195,13 @@ def make_curve(
     taught = lessons(weights, data, seeds=seeds, minutes=minutes, say=say)
     exams = {part: read_exam(part, weights, data, minutes=minutes, say=say) for part in (CHOSEN_ON, REPORTED_ON)}
     rows = [_row(weights, weights, weights, exams, {"name": "parent"})]
+    known: dict[Budget, FloatNetwork] = {}
     for digits in budgets or sorted(points(), key=lambda d: d != SHIPPED):
         budget = points()[digits]
-        made = _finished(make(weights, network, taught, budget, say), weights, parent, budget, data, seeds, minutes)
+        key = replace(budget, digits=1, row_digits=None)  # nothing of these concerns pruning
+        raw = make(weights, network, taught, budget, say, known.get(key))
+        known[key] = raw.network
+        made = _finished(raw, weights, parent, budget, data, seeds, minutes)
         made.save(out / str(digits))
         say(f"grading {digits} digits")
         rows.append(_row(made.weights, made.int8, weights, exams, {"name": str(digits), "budget": asdict(budget)}))

@@ -86,15 +86,15 @@ class Budget:
     follow : weight of following the parent's logit while the head is pruned
     """
 
-    digits: int = 735
-    weights: int = 390
+    digits: int = 1100
+    weights: int = 620
     row_digits: int | None = None
     row_weights: int | None = None
     most: int = MOST
     seed: int = 0
     batch: int = 1024
-    prune_steps: int = 12_000
-    sharpen_steps: int = 35_000
+    prune_steps: int = 20_000
+    sharpen_steps: int = 28_000
     prune_rate: float = 3e-3
     sharpen_rate: float = 1e-3
     decay: float = 0.3

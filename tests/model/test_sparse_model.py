@@ -5,27 +5,30 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
 pytest.importorskip("torch")
 
+from benchmarks.measure import RECORDED
+from benchmarks.sparse_chart import chart
 from microrisk.errors import UsageError
-from microrisk.evaluate import sparse_model
+from microrisk.evaluate import sparse_grades, sparse_model
 from microrisk.evaluate.default_model import Seeds
 from microrisk.evaluate.sessions import simulated_split
 from microrisk.evaluate.sparse_grades import CHOSEN_ON, HARNESS, REPORTED_ON, TAIL_SESSIONS, Exam, grades, read_exam
 from microrisk.evaluate.sparse_model import SHIPPED, make_sparse
 from microrisk.model.digits import bill
 from microrisk.model.floatnet import FloatNetwork
-from microrisk.model.quantise import quantise
+from microrisk.model.quantise import GATES, order_kept, quantise
 from microrisk.model.sparse import Budget
 from microrisk.model.synthetic import market_like_codes
 from microrisk.score.registry import PACKAGED, find, load_model
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.weightfile import HEADS
-from microrisk.weights import CARD_FILE, README_FILE, Weights
+from microrisk.weights import CARD_FILE, README_FILE, Weights, mask_vector
 
 MINUTES = 7.0
 SHORT = Seeds(clean=(1_000,), exposure=(2_000,), calibration=(3_000,), injected=(4_000,))
@@ -108,6 +111,12 @@ def test_recipe_on_short_sessions(tmp_path: Path, parent: Weights, monkeypatch: 
 # ---- the packaged model ----
 
 
+def pruned_int8(weights: Weights) -> Weights:
+    """The packaged pruned float head, rounded as always: what the digits were spared from."""
+    own = quantise(FloatNetwork.load(find("sparse")), weights.card["metrics"]["activation_scales"])
+    return Weights({**weights.tensors, **{k: v for k, v in own.items() if k.startswith("exposure.")}}, weights.card)
+
+
 def test_packaged_model_is_sparse(exercised: Callable[[str], None]) -> None:
     weights = load_model("sparse")
     cost = bill(weights.tensors)
@@ -115,10 +124,43 @@ def test_packaged_model_is_sparse(exercised: Callable[[str], None]) -> None:
     assert weights.card["name"] == "sparse"
     assert cost.zeros >= 0.6
     assert cost.digits <= SHIPPED
-    assert cost.deepest_row <= 15
-    assert cost.to_json() == weights.card["metrics"]["exposure"]["sparse"]
+    assert cost.deepest_row <= 31, "31 digits and a bias are five adder levels"
+    stated = weights.card["metrics"]["exposure"]
+    assert cost.to_json() == stated["sparse"]
+    assert bill(pruned_int8(weights).tensors).to_json() == stated["int8"]
 
 
 def test_packaged_model_is_small() -> None:
     sizes = {n: (PACKAGED / "sparse" / n).stat().st_size for n in (CARD_FILE, README_FILE)}
     assert all(size < 16_000 for size in sizes.values()), sizes
+
+
+@pytest.mark.realdata
+@pytest.mark.parametrize("recording", ["ES", "Coinbase"])
+def test_few_digits_keep_the_order_of_int8(recording: str, data_dir: Path, exercised: Callable[[str], None]) -> None:
+    """Second half of each recording; nothing was fitted to these rows."""
+    weights = load_model("sparse")
+    codes, mask = sparse_grades._halves(weights, data_dir, late=True)[recording]
+    x = np.where(mask_vector(mask), codes, 0).astype(np.int64)
+    before, after = pruned_int8(weights).exposure(x).astype(np.float64), weights.exposure(x).astype(np.int32)
+    found = dict(zip(GATES, order_kept(before, after), strict=True))
+    exercised(f"sparse against int8 of the same pruned head, {recording}: {json.dumps(found)}")
+    assert found["spearman"] >= GATES["spearman"]
+    assert found["tail_spearman"] >= GATES["tail_spearman"]
+
+
+def test_recorded_curve_draws() -> None:
+    record = json.loads((RECORDED / "sparse.json").read_text())
+    assert len(record["points"]) >= 6
+    assert all("comb" in p for p in record["points"])
+    root = ElementTree.fromstring(chart(record))
+    drawn = len(root.findall(".//{*}circle"))
+    sets = len(record["points"][0][REPORTED_ON]["order"])
+    assert drawn == len(record["points"]) * (2 * sets + 4)
+
+
+def test_packaged_model_is_a_point_of_the_record() -> None:
+    record = json.loads((RECORDED / "sparse.json").read_text())
+    hashes = {p["name"]: p["heads_hash"] for p in record["points"]}
+    assert load_model("sparse").heads_hash() == hashes[str(SHIPPED)]
+    assert load_model("sparse").card["parent"]["heads_hash"] == record["parent"]["heads_hash"] == hashes["parent"]
