@@ -136,10 +136,11 @@ class Scoreboard:
         self._queue.clear()
         return dropped
 
-    def forget_one(self) -> None:
-        """Drop the oldest of what is expected, where there is one: the caller knows better what it must be."""
+    def expect_first(self, payload: int) -> None:
+        """The oldest of what is expected is to be this payload after all."""
         if self._queue:
-            self._queue.popleft()
+            vector, _, due = self._queue.popleft()
+            self._queue.appendleft((vector, payload, due))
 
     @property
     def pending(self) -> int:
