@@ -43,8 +43,8 @@ CORES = {
     "maha": Core("default", ("maha",), 110, title="`maha`"),
     "exposure_dense": Core("default", ("exposure",), 100, title="`exposure` of `default`, not sparse"),
     "vae": Core("default", ("vae",), 90, seeds=(1,), title="`vae`"),
-    "reloadable_exposure": Core(None, ("exposure",), 290, title="reloadable, `exposure`, three weight sets"),
-    "reloadable_vae": Core(None, ("vae",), 290, title="reloadable, `vae`, three weight sets"),
+    "reloadable_exposure": Core(None, ("exposure",), 275, title="reloadable, `exposure`, three weight sets"),
+    "reloadable_vae": Core(None, ("vae",), 275, seeds=(1,), title="reloadable, `vae`, three weight sets"),
 }
 
 
