@@ -42,6 +42,8 @@ TAKEOVER_S = 60.0
 """Seconds for a successor, which has been made ready beforehand, or another scorer to be restored, to be ready."""
 STANDBY_S = 10.0
 """Seconds that start and end wait for a successor that is still being made ready; the run goes on without it."""
+IDLE_S = 2.0
+"""Seconds that `restore` gives the failed scorer to close."""
 RESTORE_ROWS = 1024
 """Random rows of the check before a back end is restored."""
 
@@ -157,10 +159,13 @@ class Failover:
         -------
         str or None : why it stays out, None when it is back
         """
+        earlier = self._failed.get(name)
+        if earlier is not None:
+            earlier.guard.idle(IDLE_S)  # it may be closing; waited for before the lock, which the feed needs
         with self._lock:
             if name not in self._failed:
                 return f"back end {name!r} has not failed"
-            if self._failed[name].guard.busy():
+            if not self._failed[name].guard.idle(0):
                 return f"back end {name!r} still hangs in an earlier call"
             guard = self._guard(name, lambda: backend.open_scorer(name))
             known = self._failed[name] = replace(self._failed[name], guard=guard)
@@ -375,9 +380,9 @@ class _Guard:
             raise _Failure(f"answer {form} to {len(codes)} rows, int32{list(shape)} is due")
         return heads.copy()
 
-    def busy(self) -> bool:
-        """Whether a call has not returned yet."""
-        return not self._last.done.is_set()
+    def idle(self, seconds: float) -> bool:
+        """Wait until every call has returned, closing included; False when one has not in time."""
+        return self._last.done.wait(seconds)
 
     def close(self) -> None:
         """End the thread once it has nothing more to do, closing the scorer where it can be closed."""

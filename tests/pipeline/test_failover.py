@@ -262,10 +262,7 @@ def test_one_that_stalls_is_left_behind(
     assert "in 0.8 s" in switch["reason"]
     stalled.end.set()
     assert stalled.answered.wait(10)
-    for thread in threading.enumerate():
-        if thread.name == "scorer fpga":
-            thread.join(10)
-            assert not thread.is_alive()
+    assert ended()
     exercised(f"failover: stall, deadline 0.8 s, switch in {switch['switch_ms']:.1f} ms after it")
 
 
@@ -371,6 +368,34 @@ def test_restored_only_when_asked_and_right(planted: Callable[..., None], day: P
     assert len(heads.failovers) == 1
     assert heads.notices[-1].startswith("back end fpga is restored at row ")
     assert heads.restore("cuda") == "back end 'cuda' has not failed"
+
+
+def ended() -> bool:
+    """Whether all threads of scorers end."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("scorer "):
+            thread.join(10)
+    return not any(t.name.startswith("scorer ") for t in threading.enumerate())
+
+
+def test_the_end_of_a_run_closes_its_scorers(planted: Callable[..., None], itch: Path, weights: Weights) -> None:
+    """Also of one that is left in the middle; the run's objects are still held."""
+    closed: list[str] = []
+
+    class Closes(Sound):
+        def close(self) -> None:
+            closed.append(self.name)
+
+    planted(fpga=lambda: Closes("fpga"))
+    whole = list(run_rows(weights, itch))
+    assert ended()
+    assert closed == ["fpga"]
+    held = run_rows(weights, itch)
+    _, heads = next(held)
+    held.close()
+    assert ended()
+    assert closed == ["fpga"] * 2
+    assert (whole[-1][1].name, heads.name) == ("fpga", "fpga")
 
 
 class Sound(Planted):

@@ -261,9 +261,11 @@ def test_a_successor_that_hangs(
 def test_nothing_left(weights: Weights, offered: Callable[..., None]) -> None:
     offered(reference=lambda: Raises("reference"))
     service = Failover(Raises(), weights)
+    start = time.perf_counter()
     for _ in range(2):
         with pytest.raises(BackendUnavailable, match=r"no back end is left \(fpga: no such device; reference: "):
             service.score(CODES)
+    assert time.perf_counter() - start < failover.DEADLINE_S / 2  # nobody waits for a scorer that is closed
 
 
 def test_the_simulation_does_not_stand_in_for_hardware(weights: Weights, offered: Callable[..., None]) -> None:
@@ -274,9 +276,10 @@ def test_the_simulation_does_not_stand_in_for_hardware(weights: Weights, offered
 
 
 def test_a_hung_back_end_is_not_restored_before_its_call_ends(
-    weights: Weights, offered: Callable[..., None], hung: Callable[..., Hangs]
+    weights: Weights, offered: Callable[..., None], hung: Callable[..., Hangs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So threads and batches that are left behind are at most one for each back end, however often one asks."""
+    monkeypatch.setattr(failover, "IDLE_S", 0.05)
     first = hung("fpga")
     offered(fpga=Good, reference=ReferenceScorer)
     service = Failover(first, weights, deadline=0.2)
@@ -328,9 +331,28 @@ def test_one_that_failed_is_passed_over_later(weights: Weights, offered: Callabl
     assert set(service.failed) == {"fpga", "cuda"}
 
 
+def test_restored_only_if_right_beyond_the_batch_it_failed_on(weights: Weights, offered: Callable[..., None]) -> None:
+    """A board that answers the failed batch rightly and one of the extremes wrongly stays out."""
+
+    class Narrow(Good):
+        def score(self, codes: Any) -> Any:
+            heads = super().score(codes).copy()
+            heads[np.abs(codes.astype(int)).min(axis=1) >= 127] += 1
+            return heads
+
+    offered(fpga=Narrow, reference=ReferenceScorer)
+    service = Failover(Raises(), weights)
+    assert right(weights, service)
+    assert Failover(Narrow(), weights, check_every=1).score(CODES).shape == (len(CODES), 4)
+    assert "rows checked differ" in str(service.restore("fpga"))
+    assert service.failed == {"fpga": service.restore("fpga")}  # asked again at once, the same is wrong
+    assert service.name == "reference"
+
+
 def test_restoring_beside_the_feed_does_not_hold_it_up(
-    weights: Weights, offered: Callable[..., None], hung: Callable[..., Hangs]
+    weights: Weights, offered: Callable[..., None], hung: Callable[..., Hangs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(failover, "IDLE_S", 0.05)
     made = [hung("fpga", "load")]
     offered(fpga=lambda: made[0], reference=ReferenceScorer)
     service = Failover(Raises(), weights)
@@ -342,7 +364,7 @@ def test_restoring_beside_the_feed_does_not_hold_it_up(
         assert right(weights, service)
         assert service.name == "reference"
     assert not told
-    while made[0].end.is_set() or not service._failed["fpga"].guard.busy():
+    while service._failed["fpga"].guard.idle(0):
         time.sleep(0.01)
     assert "still hangs" in str(service.restore("fpga"))
     made[0].end.set()
