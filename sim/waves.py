@@ -22,9 +22,10 @@ from sim.tools import ROOT
 
 FOLDER = ROOT / "build" / "waves"
 SIGNALS = ("clk", "rst", "i__valid", "i__payload", "o__valid", "o__payload")
+LEAST_CYCLES = 10
 ROWS = 24
 """Rows of the short bench."""
-LEFT, CELL, LANE, HIGH, TOP_SPACE = 120, 56, 44, 22, 56
+LEFT, CELL, LANE, HIGH, TOP_SPACE = 120, 60, 44, 22, 62
 """Pixels: room for names, a cycle, a signal, a level, and above the first signal."""
 SHOWN_DIGITS = 8
 INK, PALE, FILL = "#1f2937", "#9ca3af", "#dbeafe"
@@ -69,7 +70,7 @@ def read_vcd(path: Path, names: Sequence[str] = SIGNALS) -> dict[str, Trace]:
     missing = [n for n in names if n not in found]
     if missing:
         raise ToolFailed(f"{path}: no signal {', '.join(missing)} in the trace")
-    return found
+    return {name: found[name] for name in names}
 
 
 def _picoseconds(text: str) -> int:
@@ -81,9 +82,11 @@ def _picoseconds(text: str) -> int:
 def _change(line: str, time: int, by_code: dict[str, Trace]) -> None:
     value, code = line[1:].split() if line[0] == "b" else (line[0], line[1:])
     trace = by_code.get(code)
-    if trace is not None:
+    number = int(value, 2) if set(value) <= {"0", "1"} else None
+    # a simulator may write a signal of the top twice, as its port and as its inside
+    if trace is not None and not (trace.values and trace.values[-1] == number):
         trace.times.append(time)
-        trace.values.append(int(value, 2) if set(value) <= {"0", "1"} else None)
+        trace.values.append(number)
 
 
 # ---- the picture ----
@@ -121,7 +124,7 @@ def _edge(cycle: int, height: int, note: str) -> str:
     x = LEFT + (cycle + 0.5) * CELL
     line = f'<path d="M{x:g} {TOP_SPACE - 4}V{height - 14}" stroke="{PALE}" stroke-dasharray="2 3"/>'
     number = _text(x, TOP_SPACE - 8, str(cycle), colour=PALE, anchor="middle")
-    return line + number + (_text(x, TOP_SPACE - 21, note, anchor="middle") if note else "")
+    return line + number + (_text(x, TOP_SPACE - 22, note, anchor="middle") if note else "")
 
 
 def _x(time: float, start: int) -> float:
@@ -184,7 +187,7 @@ def transaction(traces: dict[str, Trace], latency: int, number: int) -> tuple[in
     if len(offered) <= number:
         raise ToolFailed(f"the trace holds {len(offered)} rows, not row {number}")
     start = offered[number] - period
-    return start, latency + 5, {1: f"row {number} is taken", 1 + latency: "its result is loaded"}
+    return start, max(latency + 5, LEAST_CYCLES), {1: f"row {number} taken", 1 + latency: "result loaded"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
