@@ -121,7 +121,7 @@ class ReloadableCore(wiring.Component):
     def _sequence(self, m: Module) -> None:
         """Take an event when none is inside, walk through the program, show the results.
 
-        `closed` is the opposite of `waiting` in a register of its own: it goes to the enables of 256 registers, far apart.
+        `closed` is the opposite of `waiting` in a register of its own: it enables 256 registers that lie far apart.
         """
         age, running, waiting, closed = Signal(range(self._done + 1)), Signal(), Signal(init=1), Signal()
         begin, ending = Signal(), Signal()
