@@ -36,7 +36,7 @@ def chart(found: dict[str, Any]) -> str:
          [(n, _order(n, "int8")) for n in names], 0.97),
         ("Rank inside the top 5 %, against the dense int8 head", "Spearman of the same rows",
          [(n, _order(n, "parent")) for n in names], 0.97),
-        ("Recall of episodes", "fresh simulated sessions",
+        ("Recall of episodes", "24 simulated sessions that no choice has seen",
          [(f"{d}, {b}/h", _recall(d, b)) for d in ("exposure", "union") for b in ("2", "10")], None),
     ]  # fmt: skip
     for i, panel in enumerate(panels):
@@ -64,7 +64,7 @@ def _order(name: str, reference: str) -> Callable[[Point], dict[str, float]]:
 
 
 def _recall(detector: str, budget: str) -> Callable[[Point], dict[str, float]]:
-    return lambda p: dict(p["reported on"]["harness"][0]["detectors"][detector]["at"][budget]["recall"])
+    return lambda p: dict(p["confirmed on"]["harness"][0]["detectors"][detector]["at"][budget]["recall"])
 
 
 def _panel(points: Sequence[Point], title: str, detail: str, lines: Sequence[Line], gate: float | None) -> str:
