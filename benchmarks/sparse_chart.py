@@ -83,12 +83,12 @@ def _panel(points: Sequence[Point], title: str, detail: str, lines: Sequence[Lin
     out.append(text((LEFT + WIDE - RIGHT) / 2, TALL - 14, unit, "small", "middle"))
     if gate is not None:
         out.append(line(LEFT, y(gate), WIDE - RIGHT, y(gate), "gate"))
-    out += [_line(points, name, get, i, x, y) for i, (name, get) in enumerate(lines)]
+    out += [_line(points, name, get, i, len(lines), x, y) for i, (name, get) in enumerate(lines)]
     return "".join(out)
 
 
 def _line(
-    points: Sequence[Point], name: str, get: Callable[[Point], dict[str, float]], i: int, x: Scale, y: Scale
+    points: Sequence[Point], name: str, get: Callable[[Point], dict[str, float]], i: int, lines: int, x: Scale, y: Scale
 ) -> str:
     """Curve with bars; its name in the legend over the panel."""
     area = _area(points)
@@ -97,7 +97,7 @@ def _line(
     mid = [y(max(f["value"], 0.0)) for f in found]
     out.append(path(xs, mid, f"l{i}"))
     out += [tag("circle", cx=a, cy=b, r=3.0, class_=f"d{i}") for a, b in zip(xs, mid, strict=True)]
-    at = LEFT + 100 * i
+    at = LEFT + (WIDE - RIGHT - LEFT) / lines * i
     short = name.replace("simulated with episodes", "simulated").replace("Binance ", "")
     return "".join(out) + line(at, 46, at + 18, 46, f"l{i}") + text(at + 22, 50, short, "small")
 
