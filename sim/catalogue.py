@@ -122,6 +122,20 @@ def set_writes(models: Sequence[Model], heads: Sequence[str]) -> list[list[tuple
     return [bus_writes(weights, plan, k, mask) for k, (weights, mask) in enumerate(models)]
 
 
+def bus_edges(heads: Sequence[str]) -> list[tuple[int, int, bool]]:
+    """(address, word, whether the core takes it) around every end of its address ranges."""
+    from hdl.reloadable.plan import ROWS, SETS, make_plan
+    from hdl.reloadable.registers import BY_NAME, PARAMETERS, WEIGHTS, address
+
+    plan = make_plan(tuple(heads))
+    last = [(WEIGHTS, plan.depth - 1), (PARAMETERS, len(plan.jobs) - 1)]
+    edges = [(address(kind, index, ROWS - 1), 0, True) for kind, index in last]
+    edges += [(address(kind, index + 1), 0, False) for kind, index in last]
+    edges += [(BY_NAME["MASK"].address, 1, True), (BY_NAME["STATUS"].address, 1, False)]
+    edges += [(BY_NAME["COMMIT"].address, len(SETS), False), (max(r.address for r in BY_NAME.values()) + 1, 0, False)]
+    return edges
+
+
 # ---- units: one line of microrisk.fixed each ----
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from microrisk.model.synthetic import random_weights
+from microrisk.spec.formats import SHIFT_MAX, WEIGHT
 from microrisk.spec.weightfile import LAYERS
 from microrisk.weights import Weights
 
@@ -23,6 +24,21 @@ def thinned(seed: int, *, kept: float = 0.12, at_bound: bool = False) -> Weights
         if not at_bound:  # sums are smaller now: shifts follow, or nothing would reach the ends of CODE
             tensors[f"{name}.shift"] = np.maximum(tensors[f"{name}.shift"].astype(np.int64) - 2, 0).astype(np.uint8)
             tensors[f"{name}.bias"] = (tensors[f"{name}.bias"] // 8).astype(np.int32)
+    found = Weights(tensors, full.card)
+    found.validate()
+    return found
+
+
+def extreme(seed: int) -> Weights:
+    """Every weight at one end of its format, rows of equal sign among them: products and sums of the widest kind."""
+    full = random_weights(seed)
+    rng = np.random.default_rng([seed, 10])
+    tensors = dict(full.tensors)
+    for name in LAYERS:
+        shape = tensors[f"{name}.weight"].shape
+        signs = rng.random(shape) < rng.choice([0.0, 0.5, 1.0], (shape[0], 1))
+        tensors[f"{name}.weight"] = np.where(signs, WEIGHT.high, WEIGHT.low).astype(np.int8)
+        tensors[f"{name}.shift"] = rng.integers(8, SHIFT_MAX + 1, shape[0]).astype(np.uint8)
     found = Weights(tensors, full.card)
     found.validate()
     return found

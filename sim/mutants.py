@@ -17,7 +17,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +28,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdl.verilog import to_verilog
+from microrisk.model.synthetic import random_weights
+from microrisk.spec.features import ALL_MASK
 from microrisk.spec.weightfile import LAYERS
 from microrisk.weights import Weights
 from sim import catalogue, vectors
 from sim.coverage import layers_of
 from sim.design import Design, ToolFailed, yosys
+from sim.models import extreme
 from sim.netlist import Cell, cells, constant, flat_netlist, literal, put
 from sim.runner import run
 from sim.tools import BUILD
 
 COUNT = 20
+BESIDE = 2
+"""Mutants judged beside each other."""
 PIPE_BENCHES = (("sim.tb_pipe", "back_to_back"), ("sim.tb_pipe", "reset_in_mid_stream"))
 STREAM_BENCHES = tuple(("sim.tb_stream", t) for t in ("patterns", "full_rate", "back_pressure", "reset_in_mid_stream"))
+
+RELOADABLE_BENCHES = tuple(("sim.tb_reloadable", t) for t in ("full_rate", "refused_writes", "reset_in_mid_stream"))
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class Target:
     Attributes
     ----------
     weights, heads : what the generator makes it from; None where it has no weights
+    options : of the benches
     """
 
     name: str
@@ -55,6 +66,7 @@ class Target:
     benches: Sequence[tuple[str, str]]
     weights: Weights | None = None
     heads: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -248,7 +260,7 @@ def targets(weights: Weights, seed: int) -> list[Target]:
     for head in ("exposure", "maxz"):
         case = catalogue.core(weights, (head,))
         market = vectors.market(weights, 500, seed)
-        codes = vectors.for_core(weights, (head,), 2000, seed, market=market)
+        codes = vectors.for_core(weights, (head,), 1500, seed, market=market)
         found.append(Target(case.name, case.design(), codes, case.compute(codes), PIPE_BENCHES, weights, (head,)))
     for case in catalogue.units(weights):
         if case.name in ("requantise", "sum_squares"):
@@ -261,6 +273,17 @@ def _credited(weights: Weights, seed: int) -> Target:
     case = catalogue.core(weights, ("maxz",))
     codes = vectors.mixture(300, seed)
     return Target("credited maxz", catalogue.credited(case), codes, case.compute(codes), STREAM_BENCHES)
+
+
+def reloadable(weights: Weights, seed: int) -> Target:
+    """The reloadable core with three models in its sets."""
+    heads = ("exposure",)
+    models = [(weights, ALL_MASK), (random_weights(4, at_bound=True), ALL_MASK), (extreme(3), ALL_MASK)]
+    codes = np.concatenate([vectors.corners()[:10], vectors.directed(weights, heads, seed), vectors.uniform(40, seed)])
+    design = catalogue.reloadable(heads)
+    options = {"loads": catalogue.set_writes(models, heads), "edges": catalogue.bus_edges(heads)}
+    expected = catalogue.set_rows(models, heads, codes)
+    return Target("reloadable exposure", design, codes, expected, RELOADABLE_BENCHES, options=options)
 
 
 def draw(found: Sequence[Target], seed: int) -> Iterator[Mutant]:
@@ -322,7 +345,8 @@ def _caught(design: Design, target: Target, bench: tuple[str, str], seed: int) -
     part = slice(None) if bench[1] in ("back_to_back", "patterns") else slice(200)
     codes, expected = target.codes[part], target.expected[part]
     try:
-        result = run(design, *bench, codes, expected, seed=seed, stop=True, limit=200, limit_s=300)
+        more = {"seed": seed, "stop": True, "limit": 200, "limit_s": 300, "options": target.options}
+        result = run(design, *bench, codes, expected, **more)
     except ToolFailed as e:
         return f"{bench[1]}: {str(e).splitlines()[0]}"
     return None if result.passed else f"{bench[1]}: {result.message}"
@@ -356,8 +380,9 @@ def campaign(weights: Weights, seed: int, count: int = COUNT) -> Campaign:
     """Draw until `count` mutants are decided that are not proved equal; a survivor counts."""
     done = Campaign(seed)
     drawn = draw(targets(weights, seed), seed)
-    while len(done.verdicts) - done.count("equal") < count:
-        done.verdicts.append(judge(next(drawn), seed))
+    with ThreadPoolExecutor(BESIDE) as pool:
+        while (short := count - len(done.verdicts) + done.count("equal")) > 0:
+            done.verdicts += pool.map(partial(judge, seed=seed), list(islice(drawn, short)))
     return done
 
 

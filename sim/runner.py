@@ -16,6 +16,7 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,31 @@ def run(
             _keep_waves(found, program, folder, waves)
     print(f"{module}.{test} on {found.name} {found.version}, seed {seed}: {result}", flush=True)  # noqa: T201
     return result
+
+
+def run_split(
+    design: Design, module: str, test: str, codes: NDArray[np.int8], expected: NDArray[np.int32], *, parts: int = 2,
+    **how: Any,
+) -> Result:  # fmt: skip
+    """The same with the rows dealt out to simulations beside each other; counts are summed, seconds the longest.
+
+    Every part starts from reset; `first` counts rows over all parts.
+    """
+    build(design, how.get("simulator_name", "icarus"), how.get("form", "plain"))
+    cuts = [len(codes) * k // parts for k in range(parts + 1)]
+
+    def part(k: int) -> Result:
+        rows = slice(cuts[k], cuts[k + 1])
+        return run(design, module, test, codes[rows], expected[rows], **how)
+
+    with ThreadPoolExecutor(parts) as pool:
+        found = list(pool.map(part, range(parts)))
+    firsts = [(r.first[0] + cuts[k], r.first[1]) for k, r in enumerate(found) if r.first is not None]
+    return Result(
+        all(r.passed for r in found), sum(r.vectors for r in found), sum(r.differences for r in found),
+        sum(r.cycles for r in found), max(r.seconds for r in found), "; ".join(r.message for r in found if r.message),
+        firsts[0] if firsts else None,
+    )  # fmt: skip
 
 
 # ---- build ----

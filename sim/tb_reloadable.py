@@ -179,6 +179,26 @@ async def _reload(bench: Phases) -> None:
 
 
 @cocotb.test()
+async def refused_writes(dut: Any) -> None:
+    """Words at and beyond the end of each address range: only those beyond are flagged, and none changes a result."""
+    from hdl.reloadable.registers import BY_NAME
+
+    bench = await begin(dut)
+    with report(bench.job, bench.board, lambda: bench.cycle):
+        for address, word, taken in bench.job.options["edges"]:
+            await write(dut, [(address, word)])
+            dut.bus__address.value = BY_NAME["STATUS"].address
+            for _ in range(3):
+                await FallingEdge(dut.clk)
+            flagged = bool((number(dut.bus__read_data) or 0) & STATUS_ERROR)
+            if flagged == taken:
+                verb = "flagged" if flagged else "not flagged"
+                bench.board.differ(-1, bench.cycle, f"write of {word:#x} to {address:#x} was {verb}")
+            await write(dut, [(BY_NAME["CLEAR"].address, 0)])
+        await bench.run(0, min(len(bench.rows), 5), pattern("always", ""), pattern("always", ""))
+
+
+@cocotb.test()
 async def back_pressure(dut: Any) -> None:
     """A sink that never takes: the core stops, the limit ends the wait, and what was inside comes out right."""
     bench = await begin(dut)

@@ -12,7 +12,7 @@ UNITS = (
     "requantise", "sum_squares", "max_abs", "dense exposure.1 relu", "dense exposure.1 linear",
     "dense vae.dec.2 linear", "whitening", "residual",
 )  # fmt: skip
-N = 2000
+N = 1000
 
 
 @pytest.fixture(scope="module")
