@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from itertools import islice
 
 import pytest
@@ -59,3 +60,15 @@ def test_the_proof_tells_equal_from_different(found):
     assert mutants.equal(text, swapped), "a + b is b + a"
     changed = mutants.add_for_subtract(adder, None)
     assert not mutants.equal(text, put(text, adder, changed[1]))
+
+
+def test_mutants_of_the_reloadable_core_are_caught(weights, exercised):
+    """Kinds that change a result wherever they are planted; among the others are places that one head never uses."""
+    target, rng = mutants.reloadable(weights, SEED), random.Random(SEED)
+    for bench in target.benches:
+        assert mutants._caught(target.design, target, bench, SEED) is None
+    kinds = ("constant off by one", "add for subtract", "overflow bit missed")
+    for kind in kinds:
+        verdict = mutants.judge(mutants._in_netlist(kind, [target], rng), SEED)
+        assert verdict.outcome == "caught", verdict
+    exercised(f"mutants of the reloadable core: {len(kinds)} of {len(kinds)} caught")

@@ -9,7 +9,8 @@ from microrisk.model.synthetic import random_weights
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.weightfile import HEADS
 from sim import catalogue, vectors
-from sim.runner import run
+from sim.models import extreme
+from sim.runner import run, run_split
 
 SEED = 20_262
 L2_MASK = 0x3FF8_3FFF
@@ -18,14 +19,14 @@ LIMIT = 3000
 
 @pytest.fixture(scope="module")
 def models(weights):
-    return [(weights, ALL_MASK), (random_weights(3), L2_MASK), (random_weights(4, at_bound=True), ALL_MASK)]
+    return [(weights, ALL_MASK), (random_weights(3), L2_MASK), (extreme(4), ALL_MASK)]
 
 
 def rows_for(weights, heads, n):
     return vectors.for_core(weights, heads, n, SEED, market=vectors.market(weights, n // 4, SEED))
 
 
-def drive(models, heads, test, n, *, fresh=(), **more):
+def drive(models, heads, test, n, *, fresh=(), runs=run, **more):
     """Run one test; `fresh` are (set, model) that are loaded in turn while it streams."""
     design = catalogue.reloadable(heads)
     codes = rows_for(models[0][0], heads, n)
@@ -35,8 +36,12 @@ def drive(models, heads, test, n, *, fresh=(), **more):
         now[which] = model
         phases.append(catalogue.set_rows(now, heads, codes))
         writes.append(catalogue.set_writes(now, heads)[which])
-    options = {"loads": catalogue.set_writes(models, heads), "fresh": writes}
-    return design, run(
+    options = {
+        "loads": catalogue.set_writes(models, heads),
+        "fresh": writes,
+        "edges": catalogue.bus_edges(heads),
+    }
+    return design, runs(
         design,
         "sim.tb_reloadable",
         test,
@@ -51,7 +56,7 @@ def drive(models, heads, test, n, *, fresh=(), **more):
 
 @pytest.mark.parametrize("heads", [("exposure",), HEADS], ids=["exposure", "all"])
 def test_five_hundred_on_icarus(models, heads, exercised):
-    design, result = drive(models, heads, "full_rate", 500, form="fast")
+    design, result = drive(models, heads, "full_rate", 500, form="fast", runs=run_split)
     assert result.passed, result.message
     assert (result.vectors, result.differences) == (500, 0)
     figures = f"latency {design.latency}, interval {design.facts['interval']} cycles, three sets each"
@@ -76,7 +81,8 @@ def test_reset_in_mid_stream(models):
 
 
 def test_reload_while_streaming(models, exercised):
-    fresh = [(1, (random_weights(9), ALL_MASK)), (0, (random_weights(10), L2_MASK)), (2, (models[0][0], L2_MASK))]
+    bound = random_weights(10, at_bound=True)
+    fresh = [(1, (random_weights(9), ALL_MASK)), (0, (bound, L2_MASK)), (2, (models[0][0], L2_MASK))]
     _, result = drive(models, ("exposure",), "reload_while_streaming", 200, fresh=fresh, simulator_name="verilator")
     assert result.passed, result.message
     assert result.extra["results"] == 200
@@ -86,6 +92,11 @@ def test_reload_while_streaming(models, exercised):
     exercised(
         f"rtl reloadable: 3 sets replaced while 200 events streamed, at events {result.extra['switches']}, 0 lost"
     )
+
+
+def test_wrong_writes_are_flagged_and_change_nothing(models):
+    _, result = drive(models, ("exposure",), "refused_writes", 5)
+    assert result.passed, result.message
 
 
 def test_back_pressure_is_reported(models):
