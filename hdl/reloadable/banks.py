@@ -2,19 +2,22 @@
 
 A commit waits for `boundary`, the edge between two events, so that an event is scored by whole sets only. While it
 waits nothing can be written: the spare bank must not change once it was promised.
+
+The bus goes through three registers: as it came, decoded, and once more a region before the block memories.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, unsigned
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
 from amaranth.lib import data, wiring
-from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
+from hdl.reloadable.block_memory import BlockMemory
+from hdl.reloadable.fanout import copies
 from hdl.reloadable.lanes import PARAMETERS
-from hdl.reloadable.plan import BANKS, ROWS, SETS, Plan
+from hdl.reloadable.plan import BANKS, SETS, Plan
 from hdl.reloadable.registers import (
     ADDRESS_BITS,
     BY_NAME,
@@ -27,11 +30,16 @@ from hdl.reloadable.registers import (
     WEIGHTS,
 )
 from hdl.reloadable.registers import PARAMETERS as PARAMETER_WORDS
-from hdl.reloadable.squares import EXPONENT
+from hdl.reloadable.stages import REGIONS, ROWS
+from microrisk.spec.formats import HEAD
 from microrisk.spec.records import N_FEATURES
 
 BANK = unsigned((BANKS - 1).bit_length())
+LATENT = unsigned((HEAD.width - 1).bit_length())
+"""Exponent of the latents."""
 ROW_BITS = (ROWS - 1).bit_length()
+SETTLED = 4
+"""Cycles after a swap until all registers behind the choice of banks show the new one."""
 BUS = wiring.Signature(
     {
         "address": Out(ADDRESS_BITS),
@@ -46,59 +54,87 @@ BUS = wiring.Signature(
 class Banks(wiring.Component):
     """Storage of a plan's weights.
 
-    weight_address, weights : within a bank and the bank; data two cycles later
-    parameter_job, parameters : the same for bias and shift
+    Parameters
+    ----------
+    ecp5 : memories are DP16KD blocks; False = plain memories, the same to the bit and cycle
+
+    Members
+    -------
+    next_weight_address : bank above address within the bank, one cycle before it reaches the address registers;
+        weights : stages.MEMORY cycles after those
+    next_parameter_address, parameters : the same for bias and shift, bank above job
     set_banks, masks : bank and mask of each set
-    chosen : a set; its mask, exponents, latent : one cycle later
-    boundary : no event is being scored at this edge
+    latents : exponent of the latents of each set
+    chosen : a set; its mask and exponents : three cycles later
+    boundary : no event is being scored at this edge; pending : a commit waits for that
     """
 
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self.weight_depth = 1 << max(plan.depth - 1, 1).bit_length()
-        self.job_depth = 1 << max(len(plan.jobs) - 1, 1).bit_length()
+    def __init__(self, plan: Plan, *, ecp5: bool = False) -> None:
+        self._plan, self._ecp5 = plan, ecp5
+        self.weight_bits = max(plan.depth - 1, 1).bit_length()
+        self.job_bits = max(len(plan.jobs) - 1, 1).bit_length()
         members: dict[str, Any] = {
             "bus": In(BUS),
-            "boundary": In(1),
+            "boundary": In(1), "pending": Out(1),
             "set_banks": Out(data.ArrayLayout(BANK, len(SETS))),
-            "weight_address": In(range(self.weight_depth)), "weight_bank": In(BANK), "weights": Out(ROWS * DATA_BITS),
-            "parameter_job": In(range(self.job_depth)), "parameter_bank": In(BANK),
+            "next_weight_address": In(self.weight_bits + BANK.width), "weights": Out(ROWS * DATA_BITS),
+            "next_parameter_address": In(self.job_bits + BANK.width),
             "parameters": Out(data.ArrayLayout(PARAMETERS, ROWS)),
             "masks": Out(data.ArrayLayout(unsigned(N_FEATURES), len(SETS))),
             "chosen": In(range(len(SETS))), "mask": Out(N_FEATURES),
-            "exponents": Out(data.ArrayLayout(unsigned(EXPONENT_BITS), N_FEATURES)), "latent": Out(EXPONENT),
+            "exponents": Out(data.ArrayLayout(unsigned(EXPONENT_BITS), N_FEATURES)),
+            "latents": Out(data.ArrayLayout(LATENT, len(SETS))),
         }  # fmt: skip
         super().__init__(members)
 
     def elaborate(self, platform: Any) -> Module:
         """Bus decode, memories, registers, swap."""
         m = Module()
-        bus = self.bus
         spare = Signal(BANK, init=BANKS - 1)
         banks = Signal(self.set_banks.shape(), init=list(range(len(SETS))))
         m.d.comb += self.set_banks.eq(banks)
-        pending, wanted, error = Signal(), Signal(range(len(SETS))), Signal()
-        kind, index = bus.address[KIND_BIT:], bus.address[:KIND_BIT]
-        allowed = bus.write & ~pending
-        self._memories(m, spare, allowed, kind, index)
-        staged = self._registers(m, spare, allowed & (kind == REGISTER), index)
-        known = Signal()
-        m.d.comb += known.eq(self._known(kind, index, bus.write_data))
-        with m.If(bus.write & (pending | ~known)):
-            m.d.sync += error.eq(1)
-        with m.If(allowed & known & (kind == REGISTER)):
-            with m.If(index == BY_NAME["COMMIT"].address):
-                m.d.sync += [pending.eq(1), wanted.eq(bus.write_data)]
-            with m.If(index == BY_NAME["CLEAR"].address):
-                m.d.sync += error.eq(0)
+        pending, error = self.pending, Signal(name="error")
+        came = _registered(m, self.bus)
+        commit, value, allowed, error_seen = self._decoded(m, came, pending, error)
+        kind, index = came["address"][KIND_BIT:], came["address"][:KIND_BIT]
+        self._swap(m, commit, value, pending, banks, spare)
+        self._memories(m, spare, allowed, kind, index, came["write_data"])
+        held = self._registers(m, spare, allowed & (kind == REGISTER), index, value)
+        # what is on its way counts: who writes and looks at once must see it
+        busy = pending | commit | came["write"]
+        self._read(m, self.bus.address[:KIND_BIT], Cat(busy, error_seen, Const(0, 2), banks, spare), held, banks)
+        return m
+
+    def _decoded(self, m: Module, came: dict[str, Signal], pending: Signal, error: Signal) -> tuple[Any, ...]:
+        """A commit and the word of the last cycle; whether a write of this cycle is let through; the error flag."""
+        kind, index = came["address"][KIND_BIT:], came["address"][:KIND_BIT]
+        commit, clear, wrong = (Signal(name=n) for n in ("commit", "clear", "wrong"))
+        value = Signal(DATA_BITS, reset_less=True, name="value")
+        known, closed = self._known(kind, index, came["write_data"]), pending | commit
+        allowed = came["write"] & ~closed
+        register = allowed & (kind == REGISTER)
+        wrong_now = came["write"] & (closed | ~known)
+        clear_now = register & (index == BY_NAME["CLEAR"].address)
+        before = wrong | (error & ~clear)
+        m.d.sync += [
+            value.eq(came["write_data"]),
+            commit.eq(register & known & (index == BY_NAME["COMMIT"].address)),
+            clear.eq(clear_now),
+            wrong.eq(wrong_now),
+            error.eq(before),
+        ]
+        return commit, value, allowed, wrong_now | (before & ~clear_now)
+
+    def _swap(self, m: Module, commit: Signal, value: Signal, pending: Signal, banks: Any, spare: Signal) -> None:
+        wanted = Signal(range(len(SETS)))
+        with m.If(commit):
+            m.d.sync += [pending.eq(1), wanted.eq(value)]
         with m.If(pending & self.boundary):
             for k in range(len(SETS)):
                 with m.If(wanted == k):
                     m.d.sync += [banks[k].eq(spare), spare.eq(banks[k]), pending.eq(0)]
-        self._read(m, index, Cat(pending, error, Const(0, 2), banks, spare), staged, banks)
-        return m
 
-    def _known(self, kind: Any, index: Any, value: Any) -> Any:
+    def _known(self, kind: Value, index: Value, value: Value) -> Value:
         """The address exists and may be written; a commit names a set."""
         writable = [r.address for r in TABLE if "w" in r.access]
         commit = index == BY_NAME["COMMIT"].address
@@ -106,54 +142,59 @@ class Banks(wiring.Component):
         weight = (kind == WEIGHTS) & (index < self._plan.depth * ROWS)
         return register | weight | ((kind == PARAMETER_WORDS) & (index < len(self._plan.jobs) * ROWS))
 
-    def _memories(self, m: Module, spare: Signal, allowed: Any, kind: Any, index: Any) -> None:
-        """A word of 32 bits for each row, all rows read at once."""
-        for name, chosen, depth, word, read_bank, read_at in (
-            ("weight_memory", WEIGHTS, self.weight_depth, DATA_BITS, self.weight_bank, self.weight_address),
-            ("parameter_memory", PARAMETER_WORDS, self.job_depth, PARAMETERS.size, self.parameter_bank,
-             self.parameter_job),
+    def _memories(self, m: Module, spare: Signal, allowed: Value, kind: Value, index: Value, word: Value) -> None:
+        """A block for each row's weights and one for its parameters."""
+        for name, chosen, bits, width, wanted, out in (
+            ("weight_memory", WEIGHTS, self.weight_bits, DATA_BITS, self.next_weight_address, self.weights),
+            ("parameter_memory", PARAMETER_WORDS, self.job_bits, PARAMETERS.size, self.next_parameter_address,
+             self.parameters.as_value()),
         ):  # fmt: skip
-            memory = Memory(shape=unsigned(ROWS * word), depth=BANKS * depth, init=[])
-            m.submodules[name] = memory
-            write, read = memory.write_port(granularity=word), memory.read_port()
-            # the bus is registered once: its words fan out over all rows
-            address, value = Signal.like(write.addr, name=f"{name}_at"), Signal(word, name=f"{name}_value")
+            at, written = Signal(bits + BANK.width, name=f"{name}_at"), Signal(width, name=f"{name}_value")
             enable = Signal(ROWS, name=f"{name}_enable")
             m.d.sync += [
-                address.eq(Cat(index[ROW_BITS : ROW_BITS + (depth - 1).bit_length()], spare)),
-                value.eq(self.bus.write_data[:word]),
+                at.eq(Cat(index[ROW_BITS : ROW_BITS + bits], spare)),
+                written.eq(word),
                 enable.eq(Mux(allowed & (kind == chosen), 1 << index[:ROW_BITS], 0)),
             ]
-            m.d.comb += [write.addr.eq(address), write.data.eq(value.replicate(ROWS)), write.en.eq(enable)]
-            m.d.comb += read.addr.eq(Cat(read_at, read_bank))
-            late = Signal(ROWS * word, reset_less=True, name=f"{name}_late")
-            m.d.sync += late.eq(read.data)
-            out = self.weights if chosen == WEIGHTS else self.parameters.as_value()
-            m.d.comb += out.eq(late)
+            ports = [
+                copies(m, f"{name}_{part}", value, REGIONS, ecp5=self._ecp5)
+                for part, value in (("write_address", at), ("write_data", written), ("read_address", wanted))
+            ]
+            late = Signal(ROWS, name=f"{name}_write")
+            m.d.sync += late.eq(enable)
+            for row in range(ROWS):
+                block = BlockMemory(width, BANKS << bits, ecp5=self._ecp5)
+                m.submodules[f"{name}_{row}"] = block
+                address, data_in, read = (p[row * REGIONS // ROWS] for p in ports)
+                m.d.comb += [block.write.eq(late[row]), block.write_address.eq(address), block.write_data.eq(data_in)]
+                m.d.comb += [block.read_address.eq(read), out.word_select(row, width).eq(block.read_data)]
 
-    def _registers(self, m: Module, spare: Signal, allowed: Any, index: Any) -> dict[str, Array]:
+    def _registers(
+        self, m: Module, spare: Signal, allowed: Value, index: Value, value: Signal
+    ) -> dict[str, Array]:  # fmt: skip
         """Staged words of each bank, and those of the chosen set."""
         held = {r.name: Array(Signal(DATA_BITS, name=f"{r.name}_{b}") for b in range(BANKS)) for r in TABLE if r.staged}
         for name, words in held.items():
             for b, word in enumerate(words):
-                with m.If(allowed & (index == BY_NAME[name].address) & (spare == b)):
-                    m.d.sync += word.eq(self.bus.write_data)
-        bank = Array(self.set_banks[k] for k in range(len(SETS)))[self.chosen]
+                enable = Signal(name=f"{name}_{b}_enable")
+                m.d.sync += enable.eq(allowed & (index == BY_NAME[name].address) & (spare == b))
+                with m.If(enable):
+                    m.d.sync += word.eq(value)
+        bank = Signal(BANK, reset_less=True, name="chosen_bank")
+        m.d.sync += bank.eq(Array(self.set_banks[k] for k in range(len(SETS)))[self.chosen])
+        names = [n for n in held if n.startswith("EXPONENTS")]
+        # a choice for each word: they lie apart
+        choice = copies(m, "word_bank", bank, len(names) + 1, ecp5=self._ecp5)
         exponents = Cat(
-            words[bank][: EXPONENT_BITS * EXPONENTS_A_WORD]
-            for name, words in held.items() if name.startswith("EXPONENTS")
+            held[n][c][: EXPONENT_BITS * EXPONENTS_A_WORD] for n, c in zip(names, choice, strict=False)
         )  # fmt: skip
         for k in range(len(SETS)):
-            m.d.comb += self.masks[k].eq(held["MASK"][self.set_banks[k]])
-        # one register behind the choice of a bank: the words are wide, and nothing needs them at once
-        m.d.sync += [
-            self.mask.eq(held["MASK"][bank]),
-            self.exponents.as_value().eq(exponents),
-            self.latent.eq(held["LATENT"][bank]),
-        ]  # fmt: skip
+            own = self.set_banks[k]
+            m.d.sync += [self.masks[k].eq(held["MASK"][own]), self.latents[k].eq(held["LATENT"][own])]
+        m.d.sync += [self.mask.eq(held["MASK"][choice[-1]]), self.exponents.as_value().eq(exponents)]
         return held
 
-    def _read(self, m: Module, index: Any, status: Any, held: dict[str, Array], banks: Any) -> None:
+    def _read(self, m: Module, index: Value, status: Value, held: dict[str, Array], banks: Any) -> None:
         with m.Switch(index):
             with m.Case(BY_NAME["STATUS"].address):
                 m.d.sync += self.bus.read_data.eq(status)
@@ -163,3 +204,10 @@ class Banks(wiring.Component):
                         m.d.sync += self.bus.read_data.eq(held[f"HASH_{part}"][banks[k]])
             with m.Default():
                 m.d.sync += self.bus.read_data.eq(0)
+
+
+def _registered(m: Module, bus: Any) -> dict[str, Signal]:
+    """The bus as it came in the last cycle."""
+    came = {n: Signal(len(getattr(bus, n)), name=f"came_{n}") for n in ("address", "write_data", "write")}
+    m.d.sync += [signal.eq(getattr(bus, n)) for n, signal in came.items()]
+    return came

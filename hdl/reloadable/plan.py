@@ -11,15 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from hdl.reloadable.stages import COLUMNS, DELAY, ROWS
 from microrisk.errors import UsageError
 from microrisk.spec.weightfile import HEADS, LAYERS
 
 SETS = ("stable", "current", "experimental")
 BANKS = len(SETS) + 1
 """One more than sets: the spare one is written while the others score."""
-ROWS, COLUMNS = 32, 4
-DELAY = 11
-"""Cycles from the issue of a layer's last step until a step that reads its outputs may be issued (reloadable.lanes)."""
 NETS = {"maxz": (), "maha": ("maha",), "vae": ("vae.enc", "vae.dec"), "exposure": ("exposure",)}
 """Layers of each head, by the beginning of their names."""
 
