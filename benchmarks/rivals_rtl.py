@@ -6,8 +6,9 @@ da4ml 0.6 (LGPL) lives in an environment of its own and pipelines the head itsel
 the solver's bound on depth (`hard_dc`; -1, its default, is none), and the clip: its own saturation, or one written with
 its bit operations. Predictions and the Verilog in Icarus are compared with Weights.exposure first. All settings are
 synthesised; for each cutoff the one with the fewest periods, then look-up tables, is routed with one seed, the fastest
-of cutoffs 1 to 4 and of all with three; Yosys' stock adders are tried on those as well. Latency is counted as ours: periods between the
-edge that loads the input register and the edge that loads the output register. Writes hdl/reports/da4ml.json.
+of cutoffs 1 to 4 and of all with three; Yosys' stock adders are tried on those as well. Latency is counted as ours:
+periods between the edge that loads the input register and the edge that loads the output register. Writes
+hdl/reports/da4ml.json.
 """
 
 from __future__ import annotations

@@ -42,3 +42,23 @@ def extreme(seed: int) -> Weights:
     found = Weights(tensors, full.card)
     found.validate()
     return found
+
+
+def straddling(seed: int) -> Weights:
+    """First layer of exposure: shifts of 0 and sums of two codes, a little inside or outside of CODE.
+
+    Without it a test for overflow that overlooks the lowest bit above CODE is seen only where a trained row happens to
+    have a shift of 0.
+    """
+    full = random_weights(seed)
+    rng = np.random.default_rng([seed, 11])
+    tensors = dict(full.tensors)
+    weight = np.zeros_like(tensors["exposure.0.weight"])
+    for row in weight:
+        row[rng.choice(len(row), 2, replace=False)] = rng.choice((-1, 1))
+    tensors["exposure.0.weight"] = weight
+    tensors["exposure.0.bias"] = np.zeros_like(tensors["exposure.0.bias"])
+    tensors["exposure.0.shift"] = np.zeros_like(tensors["exposure.0.shift"])
+    found = Weights(tensors, full.card)
+    found.validate()
+    return found

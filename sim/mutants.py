@@ -28,14 +28,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hdl.verilog import to_verilog
-from microrisk.model.synthetic import random_weights
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.weightfile import LAYERS
 from microrisk.weights import Weights
 from sim import catalogue, vectors
 from sim.coverage import layers_of
 from sim.design import Design, ToolFailed, yosys
-from sim.models import extreme
+from sim.models import extreme, straddling
 from sim.netlist import Cell, cells, constant, flat_netlist, literal, put
 from sim.runner import run
 from sim.tools import BUILD
@@ -278,7 +277,7 @@ def _credited(weights: Weights, seed: int) -> Target:
 def reloadable(weights: Weights, seed: int) -> Target:
     """The reloadable core with three models in its sets."""
     heads = ("exposure",)
-    models = [(weights, ALL_MASK), (random_weights(4, at_bound=True), ALL_MASK), (extreme(3), ALL_MASK)]
+    models = [(weights, ALL_MASK), (straddling(4), ALL_MASK), (extreme(3), ALL_MASK)]
     codes = np.concatenate([vectors.corners()[:10], vectors.directed(weights, heads, seed), vectors.uniform(40, seed)])
     design = catalogue.reloadable(heads)
     options = {"loads": catalogue.set_writes(models, heads), "edges": catalogue.bus_edges(heads)}

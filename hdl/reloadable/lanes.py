@@ -54,8 +54,10 @@ class Lanes(wiring.Component):
         half = ROWS // 2
         for row in range(ROWS):
             joined = Signal(_SUM, reset_less=True, name=f"joined_{row}")
-            other = Mux(self.split[row // A_REGION], sums[row + half], 0) if row < half else 0
-            m.d.sync += joined.eq(sums[row] + other)
+            total = sums[row]
+            if row < half:
+                total = total + Mux(self.split[row // A_REGION], sums[row + half], 0)
+            m.d.sync += joined.eq(total)
             self._finish(m, row, joined)
         return m
 
