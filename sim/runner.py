@@ -7,6 +7,7 @@ hangs or fails ends in an exception that says what to do; nothing waits for ever
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -136,16 +137,25 @@ def build(design: Design, name: str, form: str = "plain", *, waves: bool = False
     """Folder of a design built for a simulator; from the cache where it is there. Raises ToolFailed."""
     found = simulator(name)
     folder = design.folder / f"{name}-{form}{'-waves' if waves else ''}"
-    if not (folder / "built").is_file():
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        source = design.verilog(form)
-        if name == "icarus":
-            _build_icarus(found, source, folder, waves)
-        else:
-            _build_verilator(found, source, folder, waves)
-        (folder / "built").write_text(f"{found.name} {found.version}\n")
+    with _alone(folder):
+        if not (folder / "built").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            source = design.verilog(form)
+            if name == "icarus":
+                _build_icarus(found, source, folder, waves)
+            else:
+                _build_verilator(found, source, folder, waves)
+            (folder / "built").write_text(f"{found.name} {found.version}\n")
     return folder
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two processes that want the same design: the second one waits, and finds it built."""
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _build_icarus(found: Simulator, source: Path, folder: Path, waves: bool) -> None:
