@@ -38,7 +38,7 @@ class Core:
 
 CORES = {
     "maxz": Core("default", ("maxz",), 400, 3.0, title="`maxz`"),
-    "exposure": Core("sparse", ("exposure",), 125, 9.5, title="`exposure` of the digit-sparse model, 32-32-16-1"),
+    "exposure": Core("sparse", ("exposure",), 105, 10.5, title="`exposure` of the digit-sparse model, 32-32-16-1"),
     "encoder": Core("default", ("encoder",), 110, title="`vae` encoder alone, latents squared"),
     "maha": Core("default", ("maha",), 110, title="`maha`"),
     "exposure_dense": Core("default", ("exposure",), 100, title="`exposure` of `default`, not sparse"),

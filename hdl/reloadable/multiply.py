@@ -40,7 +40,7 @@ class Multiply(wiring.Component):
         if self._ecp5:
             result = Signal(_RESULT)
             m.submodules.block = self._block(result)
-            m.d.comb += self.product.eq(result[: len(self.product)])
+            m.d.comb += self.product.eq(result[_RESULT - len(self.product) :])
             return m
         a, b = Signal.like(self.a, reset_less=True), Signal.like(self.b, reset_less=True)
         inside, product = (Signal.like(self.product, reset_less=True, name=n) for n in ("inside", "outside"))
@@ -51,9 +51,10 @@ class Multiply(wiring.Component):
     def _block(self, result: Signal) -> Instance:
         ports: dict[str, Any] = {"i_SIGNEDA": Const(1), "i_SIGNEDB": Const(1), "i_CLK0": ClockSignal()}
         ports |= {"i_CE0": Const(1), "i_RST0": Const(0)}
-        for k in range(OPERAND):
-            ports[f"i_A{k}"] = self.a[min(k, len(self.a) - 1)]
-            ports[f"i_B{k}"] = self.b[min(k, len(self.b) - 1)]
+        # at the upper end: zeros below cost no wire, copies of the sign above would cost one each
+        for name, operand in (("A", self.a), ("B", self.b)):
+            empty = OPERAND - len(operand)
+            ports |= {f"i_{name}{k}": operand[k - empty] if k >= empty else Const(0) for k in range(OPERAND)}
         ports |= {f"o_P{k}": result[k] for k in range(_RESULT)}
         registers = {f"p_REG_{name}_CLK": "CLK0" for name in ("INPUTA", "INPUTB", "PIPELINE", "OUTPUT")}
         return Instance("MULT18X18D", **registers, **ports)
