@@ -48,7 +48,7 @@ BUS = wiring.Signature(
         "read_data": In(DATA_BITS),
     }
 )
-"""A word is written at the edge where `write` is set; `read_data` is that of `address` one cycle before."""
+"""A word is written at the edge where `write` is set; `read_data` is that of `address` two cycles before."""
 
 
 class Banks(wiring.Component):
@@ -95,35 +95,32 @@ class Banks(wiring.Component):
         m.d.comb += self.set_banks.eq(banks)
         pending, error = self.pending, Signal(name="error")
         came = _registered(m, self.bus)
-        commit, value, allowed, error_seen = self._decoded(m, came, pending, error)
+        commit, value, allowed, seen = self._decoded(m, came, pending, error)
         kind, index = came["address"][KIND_BIT:], came["address"][:KIND_BIT]
         self._swap(m, commit, value, pending, banks, spare)
         self._memories(m, spare, allowed, kind, index, came["write_data"])
         held = self._registers(m, spare, allowed & (kind == REGISTER), index, value)
         # what is on its way counts: who writes and looks at once must see it
-        busy = pending | commit | came["write"]
-        self._read(m, self.bus.address[:KIND_BIT], Cat(busy, error_seen, Const(0, 2), banks, spare), held, banks)
+        self._read(m, index, Cat(pending | commit, seen, Const(0, 2), banks, spare), held, banks)
         return m
 
     def _decoded(self, m: Module, came: dict[str, Signal], pending: Signal, error: Signal) -> tuple[Any, ...]:
-        """A commit and the word of the last cycle; whether a write of this cycle is let through; the error flag."""
+        """A commit and the word of the last cycle; whether a write of this cycle is let through; an error before it."""
         kind, index = came["address"][KIND_BIT:], came["address"][:KIND_BIT]
         commit, clear, wrong = (Signal(name=n) for n in ("commit", "clear", "wrong"))
         value = Signal(DATA_BITS, reset_less=True, name="value")
         known, closed = self._known(kind, index, came["write_data"]), pending | commit
         allowed = came["write"] & ~closed
         register = allowed & (kind == REGISTER)
-        wrong_now = came["write"] & (closed | ~known)
-        clear_now = register & (index == BY_NAME["CLEAR"].address)
-        before = wrong | (error & ~clear)
+        seen = wrong | (error & ~clear)
         m.d.sync += [
             value.eq(came["write_data"]),
             commit.eq(register & known & (index == BY_NAME["COMMIT"].address)),
-            clear.eq(clear_now),
-            wrong.eq(wrong_now),
-            error.eq(before),
+            clear.eq(register & (index == BY_NAME["CLEAR"].address)),
+            wrong.eq(came["write"] & (closed | ~known)),
+            error.eq(seen),
         ]
-        return commit, value, allowed, wrong_now | (before & ~clear_now)
+        return commit, value, allowed, seen
 
     def _swap(self, m: Module, commit: Signal, value: Signal, pending: Signal, banks: Any, spare: Signal) -> None:
         wanted = Signal(range(len(SETS)))
@@ -195,13 +192,17 @@ class Banks(wiring.Component):
         return held
 
     def _read(self, m: Module, index: Value, status: Value, held: dict[str, Array], banks: Any) -> None:
+        hashes = {}
+        for k, name in enumerate(SETS):
+            for part in ("LOW", "HIGH"):
+                hashes[f"HASH_{name.upper()}_{part}"] = word = Signal(DATA_BITS, name=f"hash_{name}_{part.lower()}")
+                m.d.sync += word.eq(held[f"HASH_{part}"][banks[k]])
         with m.Switch(index):
             with m.Case(BY_NAME["STATUS"].address):
                 m.d.sync += self.bus.read_data.eq(status)
-            for k, name in enumerate(SETS):
-                for part in ("LOW", "HIGH"):
-                    with m.Case(BY_NAME[f"HASH_{name.upper()}_{part}"].address):
-                        m.d.sync += self.bus.read_data.eq(held[f"HASH_{part}"][banks[k]])
+            for name, word in hashes.items():
+                with m.Case(BY_NAME[name].address):
+                    m.d.sync += self.bus.read_data.eq(word)
             with m.Default():
                 m.d.sync += self.bus.read_data.eq(0)
 

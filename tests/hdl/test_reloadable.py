@@ -49,7 +49,7 @@ class Bench:
 
     async def read(self, ctx, name: str) -> int:
         ctx.set(self.core.bus.address, BY_NAME[name].address)
-        await ctx.tick()
+        await ctx.tick().repeat(2)
         return ctx.get(self.core.bus.read_data)
 
     async def committed(self, ctx) -> None:
