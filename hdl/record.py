@@ -34,6 +34,7 @@ class Core:
     period_ns: float = PERIOD_NS
     seeds: tuple[int, ...] = SEEDS
     title: str = ""
+    placer: str = "heap"
 
 
 CORES = {
@@ -43,15 +44,19 @@ CORES = {
     "maha": Core("default", ("maha",), 110, title="`maha`"),
     "exposure_dense": Core("default", ("exposure",), 100, title="`exposure` of `default`, not sparse"),
     "vae": Core("default", ("vae",), 90, seeds=(1,), title="`vae`"),
-    "reloadable_exposure": Core(None, ("exposure",), 275, title="reloadable, `exposure`, three weight sets"),
-    "reloadable_vae": Core(None, ("vae",), 275, seeds=(1,), title="reloadable, `vae`, three weight sets"),
+    "reloadable_exposure": Core(
+        None, ("exposure",), 275, title="reloadable, `exposure`, three weight sets", placer="static"
+    ),
+    "reloadable_vae": Core(
+        None, ("vae",), 275, seeds=(1,), title="reloadable, `vae`, three weight sets", placer="static"
+    ),
 }
 
 
 def record(name: str) -> dict[str, Any]:
     """Make, route and write one report."""
     core = CORES[name]
-    options: dict[str, Any] = {"mhz": core.mhz, "seeds": core.seeds, "say": _say}
+    options: dict[str, Any] = {"mhz": core.mhz, "seeds": core.seeds, "placer": core.placer, "say": _say}
     if core.model is None:
         report = _reloadable(core.heads, options)
     else:

@@ -33,12 +33,13 @@ async def write(dut: Any, writes: Sequence[Sequence[int]]) -> None:
 
 async def committed(dut: Any, limit: int) -> None:
     """Wait until no commit waits; raises Stalled at the limit, AssertionError when the core has flagged an error."""
+    from hdl.reloadable.banks import READ_CYCLES
     from hdl.reloadable.registers import BY_NAME
 
     dut.bus__address.value = BY_NAME["STATUS"].address
     for _ in range(limit):
-        await FallingEdge(dut.clk)
-        await FallingEdge(dut.clk)
+        for _ in range(READ_CYCLES):
+            await FallingEdge(dut.clk)
         status = number(dut.bus__read_data)
         assert status is not None, "the status is undefined"
         assert not status & STATUS_ERROR, f"the core flags an error, status {status:#x}"
@@ -181,6 +182,7 @@ async def _reload(bench: Phases) -> None:
 @cocotb.test()
 async def refused_writes(dut: Any) -> None:
     """Words at and beyond the end of each address range: only those beyond are flagged, and none changes a result."""
+    from hdl.reloadable.banks import READ_CYCLES
     from hdl.reloadable.registers import BY_NAME
 
     bench = await begin(dut)
@@ -188,7 +190,7 @@ async def refused_writes(dut: Any) -> None:
         for address, word, taken in bench.job.options["edges"]:
             await write(dut, [(address, word)])
             dut.bus__address.value = BY_NAME["STATUS"].address
-            for _ in range(3):
+            for _ in range(READ_CYCLES):
                 await FallingEdge(dut.clk)
             flagged = bool((number(dut.bus__read_data) or 0) & STATUS_ERROR)
             if flagged == taken:

@@ -8,6 +8,8 @@ The bus goes through three registers: as it came, decoded, and once more a regio
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import or_
 from typing import Any
 
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value, unsigned
@@ -48,7 +50,9 @@ BUS = wiring.Signature(
         "read_data": In(DATA_BITS),
     }
 )
-"""A word is written at the edge where `write` is set; `read_data` is that of `address` two cycles before."""
+"""A word is written at the edge where `write` is set; `read_data` is that of `address` READ_CYCLES before."""
+READ_CYCLES = 3
+"""The address as it came, decoded, the word."""
 
 
 class Banks(wiring.Component):
@@ -197,14 +201,12 @@ class Banks(wiring.Component):
             for part in ("LOW", "HIGH"):
                 hashes[f"HASH_{name.upper()}_{part}"] = word = Signal(DATA_BITS, name=f"hash_{name}_{part.lower()}")
                 m.d.sync += word.eq(held[f"HASH_{part}"][banks[k]])
-        with m.Switch(index):
-            with m.Case(BY_NAME["STATUS"].address):
-                m.d.sync += self.bus.read_data.eq(status)
-            for name, word in hashes.items():
-                with m.Case(BY_NAME[name].address):
-                    m.d.sync += self.bus.read_data.eq(word)
-            with m.Default():
-                m.d.sync += self.bus.read_data.eq(0)
+        chosen = []
+        for name, word in {"STATUS": status, **hashes}.items():
+            wanted = Signal(name=f"read_{name.lower()}")
+            m.d.sync += wanted.eq(index == BY_NAME[name].address)
+            chosen.append(Mux(wanted, word, 0))
+        m.d.sync += self.bus.read_data.eq(reduce(or_, chosen))
 
 
 def _registered(m: Module, bus: Any) -> dict[str, Signal]:

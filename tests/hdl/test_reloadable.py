@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
+from hdl.reloadable.banks import READ_CYCLES
 from hdl.reloadable.core import ReloadableCore
 from hdl.reloadable.image import bus_writes
 from hdl.reloadable.plan import DELAY, SETS, make_plan
@@ -49,7 +50,7 @@ class Bench:
 
     async def read(self, ctx, name: str) -> int:
         ctx.set(self.core.bus.address, BY_NAME[name].address)
-        await ctx.tick().repeat(2)
+        await ctx.tick().repeat(READ_CYCLES)
         return ctx.get(self.core.bus.read_data)
 
     async def committed(self, ctx) -> None:
