@@ -58,7 +58,8 @@ class LineScorer(wiring.Component):
     ) -> None:  # fmt: skip
         weights.validate()
         core = UnrolledCore(weights, heads, mask=mask)
-        self.latency, self._divisor = core.latency, divisor
+        self.latency = core.latency
+        self._receiver, self._transmitter = UartReceiver(divisor), UartTransmitter(divisor)
         self._link = Link(core, heads, mask, format_hash, weights.heads_hash(), BITS_PER_BYTE * divisor)
         super().__init__({"rx": In(1, init=1), "tx": Out(1, init=1)})
 
@@ -66,8 +67,8 @@ class LineScorer(wiring.Component):
         """Receiver, link, transmitter."""
         m = Module()
         m.submodules.link = link = self._link
-        m.submodules.receiver = receiver = UartReceiver(self._divisor)
-        m.submodules.transmitter = transmitter = UartTransmitter(self._divisor)
+        m.submodules.receiver = receiver = self._receiver
+        m.submodules.transmitter = transmitter = self._transmitter
         connect(m, receiver.o, link.i)
         connect(m, link.o, transmitter.i)
         m.d.comb += [

@@ -69,7 +69,9 @@ class Lanes(wiring.Component):
             lane = Multiply(CODE.width, WEIGHT.width, ecp5=self._ecp5)
             m.submodules[f"multiply_{row}_{column}"] = lane
             m.d.comb += [lane.a.eq(operands[column]), lane.b.eq(self.weights[row * COLUMNS + column])]
-            level.append(lane.product)
+            near = Signal.like(lane.product, reset_less=True, name=f"product_{row}_{column}")
+            m.d.sync += near.eq(lane.product)
+            level.append(near)
         while len(level) > 1:
             sums = [
                 Signal(signed(len(level[0]) + 1), reset_less=True, name=f"sum_{row}_{len(level)}_{k}")

@@ -15,7 +15,8 @@ VECTOR = 1
 """The layer's input vector is in a register."""
 OPERANDS = VECTOR + 1
 """The step's columns of it are in the registers of the regions, its weights in those of the block memories."""
-PRODUCTS = OPERANDS + multiply.LATENCY
+PRODUCTS = OPERANDS + multiply.LATENCY + 1
+"""One register more than the multiplier has: the four of a row lie far apart, and half of the way is before it."""
 ROW_SUMS = PRODUCTS + (COLUMNS - 1).bit_length()
 JOINED = ROW_SUMS + 1
 """Halves of a split layer are added; biases are in the registers of the block memories."""

@@ -33,6 +33,7 @@ _BUILTIN = {
     "reference": "microrisk.score.reference_scorer:ReferenceScorer",
     "cpu": "microrisk.score.cpu_scorer:CpuScorer",
     "cuda": "microrisk.score.torch_scorer:CudaScorer",
+    "fpga": "microrisk.score.fpga:FpgaScorer",
 }
 
 

@@ -145,7 +145,7 @@ def test_three_models_at_once(heads: tuple[str, ...]) -> None:
 
 
 def test_latency_and_interval() -> None:
-    """As promised by the attributes, when nobody stalls; with the promise that the hardware table makes at 250 MHz."""
+    """As promised by the attributes, when nobody stalls; exposure in 250 ns at 250 MHz, vae in 470."""
     core = ReloadableCore(("exposure",))
     bench = run(core, MODELS, random_codes(6, 2))
     # a result is seen one edge after it is shown
@@ -153,7 +153,7 @@ def test_latency_and_interval() -> None:
     assert set(np.diff(bench.taken)) == {core.interval}
     assert core.latency <= 62
     longer = ReloadableCore(("vae",))
-    assert longer.latency <= 112
+    assert longer.latency <= 117
     assert "module" in to_rtlil(longer, "core"), "it can be written out"
 
 

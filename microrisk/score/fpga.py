@@ -1,0 +1,301 @@
+"""The scorer `fpga`: a board on a serial port (microrisk.spec.uart), made by `python -m hdl.board`.
+
+The board carries some heads of one model for one feature mask. Heads that it does not carry are computed here by the
+cpu scorer, so that `score` gives what Weights.compute gives, to the bit, whatever the board carries. A damaged line is
+asked again; a board that stays silent raises LinkFailed, which the pipeline answers with the next back end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import zlib
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microrisk.errors import BackendUnavailable, MicroriskError
+from microrisk.score.cpu_scorer import CpuScorer
+from microrisk.spec.features import ALL_MASK
+from microrisk.spec.records import N_FEATURES
+from microrisk.spec.uart import (
+    BAUD,
+    BITS_PER_BYTE,
+    CRC_BYTES,
+    FLUSH,
+    FRAME_MAX,
+    HEADER,
+    IDENTITY_BYTES,
+    IDENTITY_FIELDS,
+    SEQUENCES,
+    SYNC,
+    VERSION,
+    WINDOW,
+    Refusal,
+    Type,
+)
+from microrisk.spec.weightfile import HEADS
+from microrisk.weights import FORMAT_HASH, Weights
+
+PORT = "MICRORISK_FPGA_PORT"
+"""Environment variable that names the serial port."""
+WAIT_S = 1.0
+"""Seconds without a byte after which a question counts as lost."""
+QUIET_S = 0.05
+"""Seconds of silence after which nothing of an old answer is under way any more."""
+ATTEMPTS = 3
+"""Times that the same rows are asked before the board is given up."""
+
+
+class LinkFailed(MicroriskError, RuntimeError):
+    """The board stays silent, or refuses what it is asked; the text says which."""
+
+
+class _Damaged(Exception):
+    """An answer is missing or cannot be read."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What a board says of itself; fields and counters of spec.uart.IDENTITY_FIELDS.
+
+    Attributes
+    ----------
+    heads : names, in the order of its results
+    format_hash, weights_hash : 16 hexadecimal digits
+    counters : questions accepted, wrong CRCs, refusals, framing errors and overruns since the board's start
+    """
+
+    version: int
+    features: int
+    heads: tuple[str, ...]
+    rows: int
+    mask: int
+    format_hash: str
+    weights_hash: str
+    counters: dict[str, int]
+
+
+class FpgaScorer:
+    """A board as a Scorer.
+
+    Parameters
+    ----------
+    port : serial port; None = the environment variable MICRORISK_FPGA_PORT
+    wait_s : seconds without an answer after which a question is asked again
+    quiet_s : seconds of silence after which an old answer is no longer waited for
+    """
+
+    name = "fpga"
+
+    def __init__(self, port: str | None = None, *, wait_s: float = WAIT_S, quiet_s: float = QUIET_S) -> None:
+        self.port, self.wait_s, self.quiet_s = port, wait_s, quiet_s
+        self.identity: Identity | None = None
+        self._host = CpuScorer()
+        self._line: _Line | None = None
+        self._lock = threading.Lock()
+
+    def unavailable(self) -> str | None:
+        """Why no board can be used, or None."""
+        port = self.port or os.environ.get(PORT)
+        if not port:
+            return f"no port is named: set {PORT}, for instance to /dev/ttyUSB1"
+        try:
+            self._open(port)
+        except (BackendUnavailable, LinkFailed) as e:
+            return str(e)
+        return None
+
+    def load(self, weights: Weights, mask: int = ALL_MASK) -> None:
+        """Check that the board was made from these weights and this mask.
+
+        Raises
+        ------
+        BackendUnavailable : no board, or one made from something else; the text names both and the remedy
+        WeightFileError : the weights must not be used
+        """
+        reason = self.unavailable()
+        if reason:
+            raise BackendUnavailable(reason)
+        weights.validate()
+        board = self.identity
+        assert board is not None
+        for what, theirs, ours in (
+            ("format_hash", board.format_hash, FORMAT_HASH),
+            ("weights", board.weights_hash, weights.heads_hash()),
+            ("feature mask", f"{board.mask:#x}", f"{mask:#x}"),
+        ):
+            if theirs != ours:
+                raise BackendUnavailable(
+                    f"the board on {self._port()} was made for {what} {theirs}, this model needs {ours}: "
+                    f"python -m hdl.board MODEL --mask {mask:#x}, then program the board"
+                )
+        self._host.load(weights, mask)
+
+    def score(self, codes: NDArray[np.int8]) -> NDArray[np.int32]:
+        """int8[n, N_FEATURES] -> int32[n, N_HEADS]; RuntimeError before load, LinkFailed where the board is lost."""
+        if self._host.heads is None or self.identity is None:
+            raise RuntimeError("score() before load()")
+        rows = np.ascontiguousarray(codes)
+        if rows.ndim != 2 or rows.shape[1] != N_FEATURES or rows.dtype != np.int8:
+            raise LinkFailed(f"codes must be int8[n, {N_FEATURES}], not {rows.dtype}{list(rows.shape)}")
+        carried = [HEADS.index(h) for h in self.identity.heads]
+        out = np.empty((len(rows), len(HEADS)), np.int32) if len(carried) == len(HEADS) else self._host.score(rows)
+        with self._lock:
+            out[:, carried] = self._opened().score(rows, self.identity.rows, len(carried))
+        return out
+
+    def close(self) -> None:
+        """Give the port back; a later call opens it again."""
+        with self._lock:
+            if self._line is not None:
+                self._line.close()
+            self._line = None
+
+    def _port(self) -> str:
+        return self.port or os.environ.get(PORT) or ""
+
+    def _opened(self) -> _Line:
+        if self._line is None:
+            self._line = _Line(self._port(), self.wait_s, self.quiet_s)
+        return self._line
+
+    def _open(self, port: str) -> None:
+        with self._lock:
+            if self._line is None or self._line.port != port:
+                self._line = _Line(port, self.wait_s, self.quiet_s)
+            self.identity = self._line.identify()
+        if (self.identity.version, self.identity.features) != (VERSION, N_FEATURES):
+            raise BackendUnavailable(
+                f"the board on {port} speaks version {self.identity.version} for {self.identity.features} features, "
+                f"this driver version {VERSION} for {N_FEATURES}: make and program it again"
+            )
+
+
+class _Line:
+    """Questions and answers on an open port."""
+
+    def __init__(self, port: str, wait_s: float, quiet_s: float) -> None:
+        try:
+            import serial
+        except ImportError as e:
+            raise BackendUnavailable("pyserial is not installed: pip install 'microrisk[fpga]'") from e
+        self.port, self._wait_s, self._quiet_s, self._sequence = port, wait_s, quiet_s, 0
+        try:
+            self._serial: Any = serial.Serial(port, BAUD, timeout=wait_s, write_timeout=wait_s + _seconds(FRAME_MAX))
+        except (serial.SerialException, OSError, ValueError) as e:
+            raise BackendUnavailable(f"port {port} cannot be opened: {e}") from e
+        self._lost = (serial.SerialException, OSError)
+        self._flush()
+
+    def close(self) -> None:
+        """Close the port."""
+        with contextlib.suppress(*self._lost):
+            self._serial.close()
+
+    def identify(self) -> Identity:
+        """Ask the board what it is; LinkFailed when it does not say."""
+        (payload,) = self._ask([(Type.IDENTIFY, b"")], Type.IDENTITY, [IDENTITY_BYTES])
+        fields, at = {}, 0
+        for name, size in IDENTITY_FIELDS:
+            fields[name] = payload[at : at + size]
+            at += size
+        number = {name: int.from_bytes(raw, "little") for name, raw in fields.items()}
+        return Identity(
+            number["version"], number["features"], tuple(h for k, h in enumerate(HEADS) if number["heads"] >> k & 1),
+            number["rows"], number["mask"], fields["format_hash"].hex(), fields["weights_hash"].hex(),
+            {n: number[n] for n in ("accepted", "crc", "refused", "framing", "overrun")},
+        )  # fmt: skip
+
+    def score(self, rows: NDArray[np.int8], rows_a_frame: int, heads: int) -> NDArray[np.int32]:
+        """Results of rows: int32[n, heads]."""
+        parts = [rows[k : k + rows_a_frame] for k in range(0, len(rows), rows_a_frame)]
+        sizes = [4 * heads * len(p) for p in parts]
+        answers = self._ask([(Type.SCORE, p.tobytes()) for p in parts], Type.HEADS, sizes)
+        return np.frombuffer(b"".join(answers), "<i4").reshape(len(rows), heads)
+
+    def _ask(self, questions: list[tuple[Type, bytes]], expected: Type, sizes: list[int]) -> list[bytes]:
+        """Answers in order; after damage it goes on at the first question that has none."""
+        answers: list[bytes] = []
+        failures, reason = 0, ""
+        while len(answers) < len(questions):
+            before = len(answers)
+            try:
+                self._run(questions, expected, sizes, answers)
+            except (_Damaged, *self._lost) as e:
+                failures = 1 if len(answers) > before else failures + 1
+                reason = str(e)
+                if failures >= ATTEMPTS:
+                    raise LinkFailed(f"the board on {self.port} was asked {failures} times: {reason}") from e
+                with contextlib.suppress(*self._lost):
+                    self._flush()
+        return answers
+
+    def _run(self, questions: list[tuple[Type, bytes]], expected: Type, sizes: list[int], answers: list[bytes]) -> None:
+        """Keep up to WINDOW questions on the way and collect their answers."""
+        waiting: deque[int] = deque()
+        asked = len(answers)
+        while len(answers) < len(questions):
+            while asked < len(questions) and len(waiting) < WINDOW:
+                kind, payload = questions[asked]
+                self._serial.write(frame(kind, self._sequence, payload))
+                waiting.append(self._sequence)
+                self._sequence = (self._sequence + 1) % SEQUENCES
+                asked += 1
+            answers.append(self._answer(expected, waiting[0], sizes[len(answers)]))
+            waiting.popleft()
+
+    def _answer(self, expected: Type, sequence: int, size: int) -> bytes:
+        kind, theirs, payload = self._frame()
+        if kind == Type.REFUSED and payload:
+            why = Refusal(payload[0]).name.lower() if payload[0] in list(Refusal) else str(payload[0])
+            raise _Damaged(f"it refused a frame: {why}")
+        if (kind, theirs, len(payload)) != (expected, sequence, size):
+            raise _Damaged(f"answer {theirs} of type {kind:#x} with {len(payload)} bytes came, {sequence} was due")
+        return payload
+
+    def _frame(self) -> tuple[int, int, bytes]:
+        """The next frame: type, sequence, payload."""
+        while (byte := self._read(1)) != bytes([SYNC]):
+            if byte != b"\0":
+                raise _Damaged(f"byte {byte.hex()} where a frame should begin")
+        head = self._read(len(HEADER))
+        rest = self._read(head[2] + CRC_BYTES)
+        payload, crc = rest[: head[2]], rest[head[2] :]
+        if zlib.crc32(head + payload) != int.from_bytes(crc, "little"):
+            raise _Damaged("an answer has a wrong CRC")
+        return head[0], head[1], payload
+
+    def _read(self, count: int) -> bytes:
+        found: bytes = self._serial.read(count)
+        if len(found) < count:
+            raise _Damaged(f"no answer within {self._wait_s} s")
+        return found
+
+    def _flush(self) -> None:
+        """End what was left unfinished on both sides."""
+        with contextlib.suppress(*self._lost):
+            self._serial.reset_output_buffer()
+            self._serial.write(bytes(FLUSH))
+            self._serial.flush()
+            time.sleep(_seconds(FLUSH))
+            self._serial.timeout = self._quiet_s
+            while self._serial.read(FRAME_MAX):
+                pass
+        self._serial.timeout = self._wait_s
+
+
+def frame(kind: int, sequence: int, payload: bytes) -> bytes:
+    """Bytes of a frame."""
+    body = bytes([kind, sequence, len(payload)]) + payload
+    return bytes([SYNC]) + body + zlib.crc32(body).to_bytes(CRC_BYTES, "little")
+
+
+def _seconds(count: int) -> float:
+    """Time that bytes take on the line."""
+    return count * BITS_PER_BYTE / BAUD

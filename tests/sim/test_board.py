@@ -1,0 +1,171 @@
+"""The real driver on a serial port behind which the board's top is simulated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from microrisk.errors import BackendUnavailable, UsageError
+from microrisk.model.synthetic import extreme_codes, random_codes, random_weights
+from microrisk.score.failover import Failover
+from microrisk.score.fpga import PORT, FpgaScorer, LinkFailed
+from microrisk.score.registry import load_model
+from microrisk.spec.features import ALL_MASK
+from microrisk.spec.weightfile import HEADS
+from sim.board import SimulatedBoard
+
+COUNT, SEED = 400, 6
+PATIENCE = {"wait_s": 5.0, "quiet_s": 0.3}
+"""The simulated line is some thirty times slower than the real one."""
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return load_model("sparse")
+
+
+@pytest.fixture(scope="module")
+def codes():
+    return np.concatenate([extreme_codes(), random_codes(COUNT, SEED)])
+
+
+@pytest.fixture
+def board(weights):
+    with SimulatedBoard(weights) as made:
+        yield made
+
+
+@pytest.fixture
+def scorer(board, weights):
+    made = FpgaScorer(board.port, **PATIENCE)
+    made.load(weights)
+    yield made
+    made.close()
+
+
+def counters(scorer):
+    assert scorer.unavailable() is None
+    return scorer.identity.counters
+
+
+def test_board_equals_reference(scorer, weights, codes, exercised):
+    assert np.array_equal(scorer.score(codes), weights.compute(codes))
+    found = counters(scorer)
+    assert found["accepted"] >= len(codes) // scorer.identity.rows
+    assert {n: c for n, c in found.items() if c} == {"accepted": found["accepted"]}
+    exercised(f"scorer fpga: {len(codes)} rows through the simulated board's serial line, 0 differences")
+
+
+def test_a_board_with_every_head(weights):
+    mask = ALL_MASK & ~0b1010
+    with SimulatedBoard(weights, ("maxz",), mask=mask) as board:
+        scorer = FpgaScorer(board.port, **PATIENCE)
+        scorer.load(weights, mask)
+        rows = random_codes(50, 2)
+        assert scorer.identity.heads == ("maxz",)
+        assert np.array_equal(scorer.score(rows), weights.compute(rows, mask))
+        assert scorer.score(rows[:0]).shape == (0, len(HEADS))
+        scorer.close()
+
+
+class EveryFew:
+    """Damages one write in so many; `hits` counts."""
+
+    def __init__(self, every, change):
+        self.every, self.change, self.seen, self.hits = every, change, 0, 0
+
+    def __call__(self, data):
+        self.seen += 1
+        if self.seen % self.every:
+            return data
+        self.hits += 1
+        return self.change(bytearray(data))
+
+
+def flipped(data):
+    data[len(data) // 2] ^= 0x10
+    return bytes(data)
+
+
+def short(data):
+    del data[len(data) // 2]
+    return bytes(data)
+
+
+def longer(data):
+    data.insert(len(data) // 2, 0x3C)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("change", [flipped, short, longer])
+def test_damage_on_the_way_to_the_board_is_asked_again(board, scorer, weights, codes, change):
+    board.to_board = damage = EveryFew(3, change)
+    rows = codes[:150]
+    assert np.array_equal(scorer.score(rows), weights.compute(rows))
+    board.to_board = bytes
+    assert damage.hits
+    found = counters(scorer)
+    assert found["crc"] + found["refused"] + found["framing"] + found["overrun"] > 0
+
+
+def test_damage_on_the_way_back(board, scorer, weights, codes):
+    board.from_board = EveryFew(40, flipped_one)
+    rows = codes[:100]
+    assert np.array_equal(scorer.score(rows), weights.compute(rows))
+
+
+def flipped_one(data):
+    data[0] ^= 0x01
+    return bytes(data)
+
+
+def test_a_line_that_is_always_damaged_ends_in_an_error(board, scorer, codes):
+    board.to_board = EveryFew(1, flipped)
+    with pytest.raises(LinkFailed, match="was asked 3 times"):
+        scorer.score(codes[:20])
+
+
+def test_a_board_that_falls_silent_is_replaced(board, scorer, weights, codes):
+    scorer.wait_s = 0.3
+    scorer.close()
+    failover = Failover(scorer, weights)
+    assert np.array_equal(failover.score(codes[:50]), weights.compute(codes[:50]))
+    board.held.set()
+    assert np.array_equal(failover.score(codes[50:100]), weights.compute(codes[50:100]))
+    assert failover.name != "fpga"
+
+
+def test_a_board_of_another_model_is_refused(board, weights):
+    other = FpgaScorer(board.port, **PATIENCE)
+    with pytest.raises(BackendUnavailable, match=f"weights {weights.heads_hash()}, this model needs .*hdl.board"):
+        other.load(random_weights(3))
+    with pytest.raises(BackendUnavailable, match="feature mask 0xffffffff, this model needs 0xfffffff0"):
+        other.load(weights, 0xFFFFFFF0)
+    other.close()
+
+
+def test_a_board_of_another_format_is_refused(weights):
+    with SimulatedBoard(weights, ("maxz",), format_hash="0123456789abcdef") as board:
+        scorer = FpgaScorer(board.port, **PATIENCE)
+        with pytest.raises(BackendUnavailable, match="format_hash 0123456789abcdef"):
+            scorer.load(weights)
+        scorer.close()
+
+
+def test_no_board(board, weights, monkeypatch):
+    monkeypatch.delenv(PORT, raising=False)
+    assert f"set {PORT}" in FpgaScorer().unavailable()
+    assert "cannot be opened" in FpgaScorer("/dev/no-such-port").unavailable()
+    board.held.set()
+    assert "no answer within 0.2 s" in FpgaScorer(board.port, wait_s=0.2).unavailable()
+    with pytest.raises(BackendUnavailable, match="no answer"):
+        FpgaScorer(board.port, wait_s=0.2).load(weights)
+    with pytest.raises(RuntimeError, match="before load"):
+        FpgaScorer(board.port).score(random_codes(1, 1))
+
+
+def test_a_line_too_fast_for_its_answers(weights):
+    from hdl.board import LineScorer
+
+    with pytest.raises(UsageError, match="at least 4"):
+        LineScorer(weights, ("maxz",), divisor=3)
