@@ -3,7 +3,7 @@
 A commit waits for `boundary`, the edge between two events, so that an event is scored by whole sets only. While it
 waits nothing can be written: the spare bank must not change once it was promised.
 
-The bus goes through three registers: as it came, decoded, and once more a region before the block memories.
+The bus goes through four registers: as it came, let through, decoded, and once more a region before the block memories.
 """
 
 from __future__ import annotations
@@ -100,10 +100,11 @@ class Banks(wiring.Component):
         pending, error = self.pending, Signal(name="error")
         came = _registered(m, self.bus)
         commit, value, allowed, seen = self._decoded(m, came, pending, error)
-        kind, index = came["address"][KIND_BIT:], came["address"][:KIND_BIT]
+        index = came["address"][:KIND_BIT]
         self._swap(m, commit, value, pending, banks, spare)
-        self._memories(m, spare, allowed, kind, index, came["write_data"])
-        held = self._registers(m, spare, allowed & (kind == REGISTER), index, value)
+        write = _let_through(m, came, allowed)
+        self._memories(m, spare, write)
+        held = self._registers(m, spare, write)
         # what is on its way counts: who writes and looks at once must see it
         self._read(m, index, Cat(pending | commit, seen, Const(0, 2), banks, spare), held, banks)
         return m
@@ -143,7 +144,7 @@ class Banks(wiring.Component):
         weight = (kind == WEIGHTS) & (index < self._plan.depth * ROWS)
         return register | weight | ((kind == PARAMETER_WORDS) & (index < len(self._plan.jobs) * ROWS))
 
-    def _memories(self, m: Module, spare: Signal, allowed: Value, kind: Value, index: Value, word: Value) -> None:
+    def _memories(self, m: Module, spare: Signal, write: dict[Any, Signal]) -> None:
         """A block for each row's weights and one for its parameters."""
         for name, chosen, bits, width, wanted, out in (
             ("weight_memory", WEIGHTS, self.weight_bits, DATA_BITS, self.next_weight_address, self.weights),
@@ -153,9 +154,9 @@ class Banks(wiring.Component):
             at, written = Signal(bits + BANK.width, name=f"{name}_at"), Signal(width, name=f"{name}_value")
             enable = Signal(ROWS, name=f"{name}_enable")
             m.d.sync += [
-                at.eq(Cat(index[ROW_BITS : ROW_BITS + bits], spare)),
-                written.eq(word),
-                enable.eq(Mux(allowed & (kind == chosen), 1 << index[:ROW_BITS], 0)),
+                at.eq(Cat(write["index"][ROW_BITS : ROW_BITS + bits], spare)),
+                written.eq(write["word"]),
+                enable.eq(Mux(write[chosen], 1 << write["index"][:ROW_BITS], 0)),
             ]
             ports = [
                 copies(m, f"{name}_{part}", value, REGIONS, ecp5=self._ecp5)
@@ -170,15 +171,15 @@ class Banks(wiring.Component):
                 m.d.comb += [block.write.eq(late[row]), block.write_address.eq(address), block.write_data.eq(data_in)]
                 m.d.comb += [block.read_address.eq(read), out.word_select(row, width).eq(block.read_data)]
 
-    def _registers(
-        self, m: Module, spare: Signal, allowed: Value, index: Value, value: Signal
-    ) -> dict[str, Array]:  # fmt: skip
+    def _registers(self, m: Module, spare: Signal, write: dict[Any, Signal]) -> dict[str, Array]:
         """Staged words of each bank, and those of the chosen set."""
+        value = Signal.like(write["word"], reset_less=True, name="register_value")
+        m.d.sync += value.eq(write["word"])
         held = {r.name: Array(Signal(DATA_BITS, name=f"{r.name}_{b}") for b in range(BANKS)) for r in TABLE if r.staged}
         for name, words in held.items():
             for b, word in enumerate(words):
                 enable = Signal(name=f"{name}_{b}_enable")
-                m.d.sync += enable.eq(allowed & (index == BY_NAME[name].address) & (spare == b))
+                m.d.sync += enable.eq(write[REGISTER] & (write["index"] == BY_NAME[name].address) & (spare == b))
                 with m.If(enable):
                     m.d.sync += word.eq(value)
         bank = Signal(BANK, reset_less=True, name="chosen_bank")
@@ -207,6 +208,20 @@ class Banks(wiring.Component):
             m.d.sync += wanted.eq(index == BY_NAME[name].address)
             chosen.append(Mux(wanted, word, 0))
         m.d.sync += self.bus.read_data.eq(reduce(or_, chosen))
+
+
+def _let_through(m: Module, came: dict[str, Signal], allowed: Value) -> dict[Any, Signal]:
+    """The write of the last cycle: `index`, `word`, and for each kind whether it is one that takes place."""
+    kind = came["address"][KIND_BIT:]
+    write: dict[Any, Signal] = {
+        "index": Signal(KIND_BIT, reset_less=True, name="write_index"),
+        "word": Signal(DATA_BITS, reset_less=True, name="write_word"),
+    }
+    m.d.sync += [write["index"].eq(came["address"][:KIND_BIT]), write["word"].eq(came["write_data"])]
+    for chosen in (REGISTER, WEIGHTS, PARAMETER_WORDS):
+        write[chosen] = Signal(name=f"write_{chosen}")
+        m.d.sync += write[chosen].eq(allowed & (kind == chosen))
+    return write
 
 
 def _registered(m: Module, bus: Any) -> dict[str, Signal]:
