@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -111,8 +112,6 @@ def build(weights: Weights, heads: Sequence[str], mask: int, out: Path) -> dict[
     environment = {**os.environ, **{name: _program(program) for name, program in PROGRAMS.items()}}
     out.mkdir(parents=True, exist_ok=True)
     plan.extract(out)
-    import subprocess
-
     log = out / "build.log"
     with log.open("w") as said:
         done = subprocess.run(

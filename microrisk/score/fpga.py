@@ -8,6 +8,7 @@ asked again; a board that stays silent raises LinkFailed, which the pipeline ans
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import threading
 import time
@@ -182,12 +183,12 @@ class _Line:
 
     def __init__(self, port: str, wait_s: float, quiet_s: float) -> None:
         try:
-            import serial
+            serial: Any = importlib.import_module("serial")
         except ImportError as e:
             raise BackendUnavailable("pyserial is not installed: pip install 'microrisk[fpga]'") from e
         self.port, self._wait_s, self._quiet_s, self._sequence = port, wait_s, quiet_s, 0
         try:
-            self._serial: Any = serial.Serial(port, BAUD, timeout=wait_s, write_timeout=wait_s + _seconds(FRAME_MAX))
+            self._serial = serial.Serial(port, BAUD, timeout=wait_s, write_timeout=wait_s + _seconds(FRAME_MAX))
         except (serial.SerialException, OSError, ValueError) as e:
             raise BackendUnavailable(f"port {port} cannot be opened: {e}") from e
         self._lost = (serial.SerialException, OSError)
