@@ -40,10 +40,12 @@ class Core:
 CORES = {
     "maxz": Core("default", ("maxz",), 400, 3.0, title="`maxz`"),
     "exposure": Core("sparse", ("exposure",), 105, 10.5, title="`exposure` of the digit-sparse model, 32-32-16-1"),
-    "encoder": Core("default", ("encoder",), 110, title="`vae` encoder alone, latents squared"),
-    "maha": Core("default", ("maha",), 110, title="`maha`"),
-    "exposure_dense": Core("default", ("exposure",), 100, title="`exposure` of `default`, not sparse"),
-    "vae": Core("default", ("vae",), 90, seeds=(1,), title="`vae`"),
+    "encoder": Core("default", ("encoder",), 105, 10.5, placer="static", title="`vae` encoder alone, latents squared"),
+    "maha": Core("default", ("maha",), 105, 10.5, title="`maha`", placer="static"),
+    "exposure_dense": Core(
+        "default", ("exposure",), 100, 10.5, title="`exposure` of `default`, not sparse", placer="static"
+    ),
+    "vae": Core("default", ("vae",), 90, seeds=(1,), title="`vae`", placer="static"),
     "reloadable_exposure": Core(
         None, ("exposure",), 275, title="reloadable, `exposure`, three weight sets", placer="static"
     ),

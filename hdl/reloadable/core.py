@@ -17,7 +17,7 @@ from hdl.reloadable.lanes import Lanes
 from hdl.reloadable.plan import SETS, make_plan
 from hdl.reloadable.program import AHEAD, Program, chains
 from hdl.reloadable.scores import Scores, last_cycle, shown
-from hdl.reloadable.stages import JOINED, MEMORY, OPERANDS, REGIONS, ROW_SUMS, ROWS, SHIFTED
+from hdl.reloadable.stages import JOINED, MEMORY, OPERANDS, ROW_SUMS, ROWS, SHIFTED
 from microrisk.errors import UsageError
 from microrisk.spec.records import N_FEATURES
 
@@ -146,7 +146,8 @@ class ReloadableCore(wiring.Component):
             ("first", at(JOINED - 1).word.begins),
             ("relu", at(SHIFTED - 1).word.relu),
         ):
-            m.d.comb += getattr(lanes, name).eq(Cat(copies(m, name, value, REGIONS, ecp5=self._ecp5)))
+            wires = getattr(lanes, name)
+            m.d.comb += wires.eq(Cat(copies(m, name, value, len(wires), ecp5=self._ecp5)))
         m.d.comb += lanes.parameters.eq(self._banks.parameters)
 
 

@@ -22,7 +22,8 @@ _KEPT = CODE.width - 1
 class Lanes(wiring.Component):
     """The arithmetic of a layer, without memory or control.
 
-    Each member belongs to a cycle of hdl.reloadable.stages. `split`, `first` and `relu` are given once a region.
+    Each member belongs to a cycle of hdl.reloadable.stages. `split` and `first` are given once a row, `relu` once a
+    region: what stands in front of an adder must come from nearby.
 
     operands : COLUMNS codes a region, in OPERANDS
     weights : ROWS x COLUMNS, in OPERANDS
@@ -36,8 +37,8 @@ class Lanes(wiring.Component):
 
     operands: In(data.ArrayLayout(data.ArrayLayout(shape_of(CODE), COLUMNS), REGIONS))
     weights: In(data.ArrayLayout(shape_of(WEIGHT), ROWS * COLUMNS))
-    split: In(REGIONS)
-    first: In(REGIONS)
+    split: In(ROWS // 2)
+    first: In(ROWS)
     relu: In(REGIONS)
     parameters: In(data.ArrayLayout(PARAMETERS, ROWS))
     accumulators: Out(data.ArrayLayout(shape_of(ACC), ROWS))
@@ -56,7 +57,7 @@ class Lanes(wiring.Component):
             joined = Signal(_SUM, reset_less=True, name=f"joined_{row}")
             total = sums[row]
             if row < half:
-                total = total + Mux(self.split[row // A_REGION], sums[row + half], 0)
+                total = total + Mux(self.split[row], sums[row + half], 0)
             m.d.sync += joined.eq(total)
             self._finish(m, row, joined)
         return m
@@ -85,7 +86,7 @@ class Lanes(wiring.Component):
         """Accumulate, shift, saturate."""
         parameters, region = self.parameters[row], row // A_REGION
         total = Signal(shape_of(ACC), reset_less=True, name=f"total_{row}")
-        m.d.sync += total.eq(Mux(self.first[region], parameters.bias, total) + joined)
+        m.d.sync += total.eq(Mux(self.first[row], parameters.bias, total) + joined)
         m.d.comb += self.accumulators[row].eq(total)
         shift = Signal(SHIFT, reset_less=True, name=f"shift_{row}")
         reach = Signal(SHIFT_MAX + 1, reset_less=True, name=f"reach_{row}")
