@@ -189,6 +189,8 @@ def score(
     reading: Reading = PLAIN,
     model: str | None = None,
     backend: Literal["auto", "cpu", "cuda", "reference", "rtl", "fpga"] = "auto",
+    check_every: int | None = None,
+    deadline: float | None = None,
     out: Path | None = None,
     ticks: Annotated[bool, Parameter(negative="")] = False,
     fail_on: float | None = None,
@@ -202,6 +204,10 @@ def score(
         A name of the registry or a folder (else the promoted one, else default).
     backend
         Who computes the heads; all give the same numbers.
+    check_every
+        One row in so many is computed again by the reference, where a back end beside the engine computes (default 61).
+    deadline
+        Seconds in which such a back end must answer a batch (default 10; fpga 120, rtl 1800).
     out
         Parquet of one row an event.
     ticks
@@ -213,8 +219,9 @@ def score(
 
     with progress("score") as bar:
         result = run(
-            reading.source(inputs), model=model, backend=backend, out=out, ticks=ticks, fail_on=fail_on, progress=bar
-        )
+            reading.source(inputs), model=model, backend=backend, check_every=check_every, deadline=deadline, out=out,
+            ticks=ticks, fail_on=fail_on, progress=bar,
+        )  # fmt: skip
     _integrity(result)
     for line in result.marks():
         tell(line)

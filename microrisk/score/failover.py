@@ -36,6 +36,8 @@ DEADLINE_S = 10.0
 """Seconds in which a batch must be answered; a device does it in milliseconds, a loaded machine may pause."""
 SIMULATION_S = 1800.0
 """The same for the simulated hardware, which does some hundred rows a second."""
+LINE_S = 120.0
+"""The same for a board on a serial line, which carries some 3,000 rows a second and tells of silence itself."""
 START_S = 900.0
 """Seconds for the first scorer to open and load, and for rtl when restored: a simulation is compiled first."""
 TAKEOVER_S = 60.0
@@ -88,7 +90,7 @@ class Failover:
     scorer : the one to begin with, open and not loaded; from here on it is used in a thread of its own only
     weights, mask : the model and the features of the feed
     check_every : one row in so many, and at least one of each batch, is compared with Weights.compute; 1 = every row
-    deadline : seconds for a batch, above 0; None = DEADLINE_S, or SIMULATION_S for rtl
+    deadline : seconds for a batch, above 0; None = DEADLINE_S, SIMULATION_S for rtl, LINE_S for fpga
 
     Raises
     ------
@@ -220,7 +222,7 @@ class Failover:
     def _seconds(self, name: str) -> float:
         if self._deadline is not None:
             return self._deadline
-        return SIMULATION_S if name == "rtl" else DEADLINE_S
+        return {"rtl": SIMULATION_S, "fpga": LINE_S}.get(name, DEADLINE_S)
 
     def _compare(self, codes: NDArray[np.int8], heads: NDArray[np.int32], rows: NDArray[np.int64], first: int) -> None:
         """`rows` of a batch against the reference; `first` is the number of the batch's row 0 in the message."""

@@ -58,6 +58,7 @@ def test_every_option_has_a_line_of_help(command: str, run: Callable[..., Any]) 
         (["replay", "no_such_file", "--json"], "no_such_file"),
         (["replay", "no_such_file", "--colour"], "--colour"),
         (["score", "x", "--backend", "abacus"], "abacus"),
+        (["score", "x", "--check-every", "often"], "often"),
         (["convert", "x", "--to", "csv", "--out", "y"], "csv"),
         (["demo", "--serve"], "--serve"),
         (["features"], "--list"),

@@ -431,6 +431,11 @@ def test_json_and_the_fields_of_a_sound_run(
     assert switch["at_row"] == 0
     assert set(switch) == FIELDS
     assert switch["reason"] == "KeyError"
+    planted(fpga=lambda: _Lies("fpga"))
+    watched = ("--check-every", "1", "--deadline", "30", "--json")
+    code, out, _ = run("score", itch, "--model", model, "--backend", "fpga", *watched)
+    assert code == 0
+    assert [s["to"] for s in out["failovers"]] == ["cpu"]
 
 
 class _FailsAtOnce(Planted):
