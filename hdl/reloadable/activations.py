@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
-from amaranth.hdl import Array, Module, Mux, Signal, unsigned
+from amaranth.hdl import Module, Mux, Signal, unsigned
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
@@ -64,9 +65,9 @@ class Activations(wiring.Component):
         low = copies(m, "low_group", self.next_group, REGIONS // 2, ecp5=self._ecp5)
         upper = self.next_group | self.next_split
         high = copies(m, "high_group", upper, REGIONS // 2, ecp5=self._ecp5)
-        groups = Array(vector.word_select(g, COLUMNS * CODE.width) for g in range(GROUPS))
+        groups = [vector.word_select(g, COLUMNS * CODE.width) for g in range(GROUPS)]
         for region, group in enumerate([*low, *high]):
-            (taken,) = copies(m, f"operands_{region}", groups[group], 1, ecp5=self._ecp5)
+            (taken,) = copies(m, f"operands_{region}", _chosen(groups, group), 1, ecp5=self._ecp5)
             m.d.comb += self.operands[region].as_value().eq(taken)
         return m
 
@@ -95,3 +96,12 @@ class Activations(wiring.Component):
     @staticmethod
     def _features(piece: int) -> range:
         return range(piece * _PIECE, min((piece + 1) * _PIECE, N_FEATURES))
+
+
+def _chosen(values: Sequence[Any], which: Any) -> Any:
+    """One of a power of two values, by halving: a line for each value, as Array makes them, would crowd this place."""
+    if len(values) == 1:
+        return values[0]
+    half = len(values) // 2
+    low, high = (_chosen(part, which[:-1]) for part in (values[:half], values[half:]))
+    return Mux(which[-1], high, low)

@@ -15,8 +15,8 @@ accumulator is the result; square: the codes go to the sums of squares; largest:
 SET = unsigned((len(SETS) - 1).bit_length())
 FIRST_TURN = 1
 """Cycle in which max|z| of the first set begins: that of the first word may be repeated."""
-AHEAD = 2
-"""Words that are read before an event comes: the first waits to be issued, the second behind it."""
+AHEAD = 3
+"""Words that are read before an event comes: the first waits to be issued, the others behind it."""
 
 
 def chains(plan: Plan) -> int:
@@ -70,7 +70,7 @@ class Program:
         if any(table[0][0].values()):
             raise UsageError("the first word of a program must have no effect: it is issued while no event is inside")
         self.age = age = Signal(range(max(len(table), last) * 4), init=AHEAD)
-        rom, coming = Control(plan, "rom"), Control(plan, "coming")
+        rom, read, coming = (Control(plan, name) for name in ("rom", "read", "coming"))
         flags, words = ([_constant(row[n], shape) for row in table] for n, shape in
                         ((0, FLAGS), (1, word_layout(plan))))  # fmt: skip
         with m.Switch(age):
@@ -78,9 +78,9 @@ class Program:
                 with m.Case(k):
                     m.d.comb += rom.load(flags[k], words[k])
         with m.If(running & ~at_end):
-            m.d.sync += [age.eq(age + 1), *coming.load(rom.flags, rom.word)]
+            m.d.sync += [age.eq(age + 1), *read.load(rom.flags, rom.word), *coming.load(read.flags, read.word)]
         with m.Else():
-            m.d.sync += [age.eq(AHEAD), *coming.load(flags[AHEAD - 1], words[AHEAD - 1])]
+            m.d.sync += [age.eq(AHEAD), *read.load(flags[2], words[2]), *coming.load(flags[1], words[1])]
         following = Control(plan, "following")
         m.d.comb += following.load(
             Mux(running, coming.flags.as_value(), flags[0]), Mux(running, coming.word.as_value(), words[0])
