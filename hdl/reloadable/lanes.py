@@ -89,7 +89,7 @@ class Lanes(wiring.Component):
         m.d.sync += total.eq(Mux(self.first[row], parameters.bias, total) + joined)
         m.d.comb += self.accumulators[row].eq(total)
         shift = Signal(SHIFT, reset_less=True, name=f"shift_{row}")
-        reach = Signal(SHIFT_MAX + 1, reset_less=True, name=f"reach_{row}")
+        reach = Signal(SHIFT_MAX, reset_less=True, name=f"reach_{row}")
         m.d.sync += [shift.eq(parameters.shift), reach.eq(Cat(parameters.shift <= k for k in range(len(reach))))]
         low, over, sign = Signal(_KEPT, reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
         m.d.sync += [low.eq(_shifted(total, shift)), over.eq(_overflow(total, reach)), sign.eq(total[-1])]
@@ -108,7 +108,7 @@ def _shifted(total: Value, shift: Value) -> Value:
 
 def _overflow(total: Value, reach: Value) -> Value:
     """Whether total >> shift is outside CODE: `reach[k]` = bit _KEPT + k of the accumulator is above the kept ones."""
-    # of 24 bits those above _KEPT + SHIFT_MAX are above the kept ones whatever the shift is
+    # bits from _KEPT + SHIFT_MAX on are above the kept ones whatever the shift is
     bits = [total[_KEPT + k] for k in range(len(reach))]
     always = total[_KEPT + len(reach) : -1]
     differs = [(b ^ total[-1]) & r for b, r in zip(bits, reach, strict=True)]
