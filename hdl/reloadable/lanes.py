@@ -91,16 +91,22 @@ class Lanes(wiring.Component):
         shift = Signal(SHIFT, reset_less=True, name=f"shift_{row}")
         reach = Signal(SHIFT_MAX, reset_less=True, name=f"reach_{row}")
         m.d.sync += [shift.eq(parameters.shift), reach.eq(Cat(parameters.shift <= k for k in range(len(reach))))]
-        low, over, sign = Signal(_KEPT, reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
+        low, over, sign = Signal(_KEPT + 1, reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
+        fine = Signal(reset_less=True)
         m.d.sync += [low.eq(_shifted(total, shift)), over.eq(_overflow(total, reach)), sign.eq(total[-1])]
-        held = Cat(Mux(over, (~sign).replicate(_KEPT), low), sign)
+        m.d.sync += fine.eq(shift[0])
+        kept = Mux(fine, low[1:], low[:_KEPT])
+        held = Cat(Mux(over, (~sign).replicate(_KEPT), kept), sign)
         m.d.comb += self.codes[row].eq(Mux(self.relu[region] & sign, 0, held))
 
 
 def _shifted(total: Value, shift: Value) -> Value:
-    """The lowest bits of total >> shift; at each halving only the bits that can still be asked for are kept."""
+    """The lowest bits of total >> shift, and one more: shift[0] is left for behind the register.
+
+    At each halving only the bits that can still be asked for are kept.
+    """
     kept = total[: _KEPT + SHIFT_MAX]
-    for k in reversed(range(SHIFT.width)):
+    for k in reversed(range(1, SHIFT.width)):
         below = _KEPT + (1 << k) - 1
         kept = Mux(shift[k], kept[1 << k : below + (1 << k)], kept[:below])
     return kept
