@@ -1,6 +1,6 @@
 """A core behind the serial line of the evaluation board LFE5UM5G-85F-EVN: from a model to a bitstream.
 
-    python -m hdl.board MODEL [--heads exposure] [--out build/board]
+    python -m hdl.board [MODEL] [--heads exposure] [--out build/board]
 
 The model's unrolled core, the frames of microrisk.spec.uart, and the board's 12 MHz clock. The host's driver is the
 scorer `fpga`; heads that the board does not carry are computed by the host. Places and routes with nextpnr-ecp5,
@@ -24,7 +24,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out, connect
 
-from hdl.link import Link
+from hdl.link import Link, in_order
 from hdl.pnr import REPORTS, ROOT, versions
 from hdl.uart import UartReceiver, UartTransmitter
 from hdl.unrolled import UnrolledCore
@@ -44,7 +44,7 @@ class LineScorer(wiring.Component):
 
     Parameters
     ----------
-    weights, heads, mask : of the core
+    weights, heads, mask : of the core; the order of heads does not matter
     divisor : clock cycles a bit
     format_hash : told to the host
 
@@ -58,6 +58,7 @@ class LineScorer(wiring.Component):
         format_hash: str = FORMAT_HASH,
     ) -> None:  # fmt: skip
         weights.validate()
+        heads = in_order(heads)
         core = UnrolledCore(weights, heads, mask=mask)
         self.latency = core.latency
         self._receiver, self._transmitter = UartReceiver(divisor), UartTransmitter(divisor)
@@ -99,6 +100,13 @@ class Board(wiring.Component):
         return m
 
 
+def prepare(weights: Weights, heads: Sequence[str], mask: int) -> Any:
+    """Every file of the flow, not written yet: Amaranth's BuildPlan of the board."""
+    from amaranth_boards.ecp5_5g_evn import ECP55GEVNPlatform
+
+    return ECP55GEVNPlatform().prepare(Board(LineScorer(weights, heads, mask=mask)), nextpnr_opts="--timing-allow-fail")
+
+
 def build(weights: Weights, heads: Sequence[str], mask: int, out: Path) -> dict[str, Any]:
     """Write, synthesise, route and pack; returns the report.
 
@@ -106,9 +114,7 @@ def build(weights: Weights, heads: Sequence[str], mask: int, out: Path) -> dict[
     ------
     UsageError : a program of the flow is missing or ended with an error, or the clock of the board is not met
     """
-    from amaranth_boards.ecp5_5g_evn import ECP55GEVNPlatform
-
-    plan = ECP55GEVNPlatform().prepare(Board(LineScorer(weights, heads, mask=mask)), nextpnr_opts="--timing-allow-fail")
+    plan = prepare(weights, heads, mask)
     environment = {**os.environ, **{name: _program(program) for name, program in PROGRAMS.items()}}
     out.mkdir(parents=True, exist_ok=True)
     plan.extract(out)
@@ -139,7 +145,7 @@ def _report(weights: Weights, heads: Sequence[str], out: Path) -> dict[str, Any]
     if reached * 1e6 < CLOCK_HZ:
         raise UsageError(f"the design reaches {reached} MHz, the board's clock is {CLOCK_HZ / 1e6:g} MHz")
     return {
-        "board": "LFE5UM5G-85F-EVN", "weights_hash": weights.heads_hash(), "heads": list(heads),
+        "board": "LFE5UM5G-85F-EVN", "weights_hash": weights.heads_hash(), "heads": list(in_order(heads)),
         "clock_mhz": CLOCK_HZ / 1e6, "reached_mhz": reached, "baud": BAUD, "comb": cells["TRELLIS_COMB"],
         "ff": cells["TRELLIS_FF"], "bram": cells["DP16KD"], "dsp": cells["MULT18X18D"],
         "bitstream_bytes": (out / "top.bit").stat().st_size, "tools": versions(),
@@ -151,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from hdl.verilog import load
 
     parser = argparse.ArgumentParser(prog="python -m hdl.board", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("model", help="name or folder; `sparse` is what the board is meant for")
+    parser.add_argument("model", nargs="?", default="sparse", help="name or folder of a model; %(default)s")
     parser.add_argument("--heads", default=",".join(HEADS), help="comma-separated heads in gates")
     parser.add_argument("--mask", type=lambda s: int(s, 0), default=ALL_MASK, help="features that the feed carries")
     parser.add_argument(

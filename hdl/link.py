@@ -45,6 +45,13 @@ QUESTION_MIN = 1 + len(HEADER) + CRC_BYTES
 """Bytes of the shortest frame."""
 
 
+def in_order(heads: Sequence[str]) -> tuple[str, ...]:
+    """Heads in the order in which a board gives them, that of HEADS; UsageError for none, twice, or another name."""
+    if not heads or len(set(heads)) < len(heads) or not set(heads) <= set(HEADS):
+        raise UsageError(f"a board carries some of {', '.join(HEADS)}, each once, not {', '.join(heads) or 'none'}")
+    return tuple(h for h in HEADS if h in heads)
+
+
 class FrameReader(wiring.Component):
     """Bytes of the line to a frame.
 
@@ -151,8 +158,8 @@ class Link(wiring.Component):
 
     Parameters
     ----------
-    pipe : takes codes of N_FEATURES, gives the heads of `heads`; never stalls
-    heads : of spec.weightfile.HEADS, all that the pipe gives
+    pipe : takes codes of N_FEATURES, gives the heads of `heads`, the first in the lowest bits; never stalls
+    heads : all that the pipe gives, in order
     mask : features that the pipe was made for
     format_hash, weights_hash : 16 hexadecimal digits, told to the host
     byte_cycles : least clock cycles between two bytes that come in
@@ -164,14 +171,16 @@ class Link(wiring.Component):
 
     Raises
     ------
-    UsageError : the pipe is no pipe, a hash that is none, or a line so fast that a frame could end before its last
-        result is there, or the next one begin before an answer is written
+    UsageError : the pipe is no pipe, heads in another order than the host reads them, a hash that is none, or a line
+        so fast that a frame could end before its last result is there, or the next one before an answer is written
     """
 
     def __init__(
         self, pipe: Any, heads: Sequence[str], mask: int, format_hash: str, weights_hash: str, byte_cycles: int
     ) -> None:
         check_pipe(pipe)
+        if tuple(heads) != in_order(heads):
+            raise UsageError(f"heads {', '.join(heads)}: the host reads them as {', '.join(in_order(heads))}")
         result_bytes = HEAD_BYTES * len(heads)
         longest = QUESTION_MIN + max(ROWS_MAX * result_bytes, IDENTITY_BYTES) + 2
         if pipe.latency + 2 > CRC_BYTES * byte_cycles or longest > QUESTION_MIN * byte_cycles:
@@ -179,10 +188,9 @@ class Link(wiring.Component):
                 f"a line of {byte_cycles} clock cycles a byte is too fast: the pipe takes {pipe.latency} cycles, its "
                 f"longest answer {longest}"
             )
-        self._pipe, self._heads = pipe, tuple(h for h in HEADS if h in heads)
-        self._result_bytes = result_bytes
+        self._pipe, self._result_bytes = pipe, result_bytes
         self._fixed = {
-            "version": VERSION, "features": N_FEATURES, "heads": sum(1 << HEADS.index(h) for h in self._heads),
+            "version": VERSION, "features": N_FEATURES, "heads": sum(1 << HEADS.index(h) for h in heads),
             "rows": ROWS_MAX, "mask": mask, "format_hash": _hash_number(format_hash),
             "weights_hash": _hash_number(weights_hash),
         }  # fmt: skip

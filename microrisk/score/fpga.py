@@ -3,6 +3,8 @@
 The board carries some heads of one model for one feature mask. Heads that it does not carry are computed here by the
 cpu scorer, so that `score` gives what Weights.compute gives, to the bit, whatever the board carries. A damaged line is
 asked again; a board that stays silent raises LinkFailed, which the pipeline answers with the next back end.
+
+The port is locked while it is open: another program's questions would take this one's answers.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ import threading
 import time
 import zlib
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,12 +30,15 @@ from microrisk.spec.records import N_FEATURES
 from microrisk.spec.uart import (
     BAUD,
     BITS_PER_BYTE,
+    COUNTERS,
     CRC_BYTES,
     FLUSH,
     FRAME_MAX,
+    HEAD_BYTES,
     HEADER,
     IDENTITY_BYTES,
     IDENTITY_FIELDS,
+    ROWS_MAX,
     SEQUENCES,
     SYNC,
     VERSION,
@@ -54,11 +60,20 @@ ATTEMPTS = 3
 
 
 class LinkFailed(MicroriskError, RuntimeError):
-    """The board stays silent, or refuses what it is asked; the text says which."""
+    """The board stays silent, refuses what it is asked, or is another one than at load; the text says which."""
 
 
 class _Damaged(Exception):
     """An answer is missing or cannot be read."""
+
+
+_Errors = tuple[type[Exception], ...]
+_LOST: _Errors = (OSError,)
+"""What a port raises that is not there any more; pyserial's own errors are OSErrors."""
+with contextlib.suppress(ImportError):  # Windows has no termios
+    _LOST += (importlib.import_module("termios").error,)
+_RETRIED: _Errors = (_Damaged, *_LOST)
+_NOT_OPENED: _Errors = (ValueError, *_LOST)
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,10 @@ class Identity:
     weights_hash: str
     counters: dict[str, int]
 
+    def same(self, other: Identity | None) -> bool:
+        """Whether the other is a board of the same make; counters do not matter."""
+        return other is not None and replace(other, counters=self.counters) == self
+
 
 class FpgaScorer:
     """A board as a Scorer.
@@ -90,6 +109,10 @@ class FpgaScorer:
     port : serial port; None = the environment variable MICRORISK_FPGA_PORT
     wait_s : seconds without an answer after which a question is asked again
     quiet_s : seconds of silence after which an old answer is no longer waited for
+
+    Attributes
+    ----------
+    identity : of the board that answered last, None before
     """
 
     name = "fpga"
@@ -97,6 +120,7 @@ class FpgaScorer:
     def __init__(self, port: str | None = None, *, wait_s: float = WAIT_S, quiet_s: float = QUIET_S) -> None:
         self.port, self.wait_s, self.quiet_s = port, wait_s, quiet_s
         self.identity: Identity | None = None
+        self._loaded: Identity | None = None
         self._host = CpuScorer()
         self._line: _Line | None = None
         self._lock = threading.Lock()
@@ -126,6 +150,15 @@ class FpgaScorer:
         weights.validate()
         board = self.identity
         assert board is not None
+        try:
+            self._compare(board, weights, mask)
+        except BackendUnavailable:
+            self.close()  # a board that is of no use here stays free for others
+            raise
+        self._host.load(weights, mask)
+        self._loaded = board
+
+    def _compare(self, board: Identity, weights: Weights, mask: int) -> None:
         for what, theirs, ours in (
             ("format_hash", board.format_hash, FORMAT_HASH),
             ("weights", board.weights_hash, weights.heads_hash()),
@@ -134,52 +167,70 @@ class FpgaScorer:
             if theirs != ours:
                 raise BackendUnavailable(
                     f"the board on {self._port()} was made for {what} {theirs}, this model needs {ours}: "
-                    f"python -m hdl.board MODEL --mask {mask:#x}, then program the board"
+                    f"python -m hdl.board MODEL --heads {','.join(board.heads)} --mask {mask:#x}, then program it"
                 )
-        self._host.load(weights, mask)
 
     def score(self, codes: NDArray[np.int8]) -> NDArray[np.int32]:
         """int8[n, N_FEATURES] -> int32[n, N_HEADS]; RuntimeError before load, LinkFailed where the board is lost."""
-        if self._host.heads is None or self.identity is None:
+        board = self._loaded
+        if board is None:
             raise RuntimeError("score() before load()")
         rows = np.ascontiguousarray(codes)
         if rows.ndim != 2 or rows.shape[1] != N_FEATURES or rows.dtype != np.int8:
             raise LinkFailed(f"codes must be int8[n, {N_FEATURES}], not {rows.dtype}{list(rows.shape)}")
-        carried = [HEADS.index(h) for h in self.identity.heads]
+        carried = [HEADS.index(h) for h in board.heads]
         out = np.empty((len(rows), len(HEADS)), np.int32) if len(carried) == len(HEADS) else self._host.score(rows)
-        with self._lock:
-            out[:, carried] = self._opened().score(rows, self.identity.rows, len(carried))
+        with self._asked(self._port()) as line:
+            if line.identity is None:
+                line.identify()
+            if not board.same(line.identity):
+                raise LinkFailed(f"the board on {line.port} is another one than at load: {line.identity}, not {board}")
+            out[:, carried] = line.score(rows, board.rows, len(carried))
         return out
 
     def close(self) -> None:
         """Give the port back; a later call opens it again."""
         with self._lock:
-            if self._line is not None:
-                self._line.close()
-            self._line = None
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._line is not None:
+            self._line.close()
+        self._line = None
 
     def _port(self) -> str:
         return self.port or os.environ.get(PORT) or ""
 
-    def _opened(self) -> _Line:
-        if self._line is None:
-            self._line = _Line(self._port(), self.wait_s, self.quiet_s)
-        return self._line
+    @contextlib.contextmanager
+    def _asked(self, port: str) -> Iterator[_Line]:
+        """The open line; given back where the board is lost, so that the next call opens it anew."""
+        with self._lock:
+            try:
+                if self._line is None or self._line.port != port:
+                    self._drop()
+                    self._line = _Line(port, self.wait_s, self.quiet_s)
+                yield self._line
+            except LinkFailed:
+                self._drop()
+                raise
 
     def _open(self, port: str) -> None:
-        with self._lock:
-            if self._line is None or self._line.port != port:
-                self._line = _Line(port, self.wait_s, self.quiet_s)
-            self.identity = self._line.identify()
-        if (self.identity.version, self.identity.features) != (VERSION, N_FEATURES):
+        with self._asked(port) as line:
+            board = self.identity = line.identify()
+        if (board.version, board.features) != (VERSION, N_FEATURES):
             raise BackendUnavailable(
-                f"the board on {port} speaks version {self.identity.version} for {self.identity.features} features, "
+                f"the board on {port} speaks version {board.version} for {board.features} features, "
                 f"this driver version {VERSION} for {N_FEATURES}: make and program it again"
+            )
+        if not board.heads or not 1 <= board.rows <= ROWS_MAX:
+            raise BackendUnavailable(
+                f"the board on {port} offers {len(board.heads)} heads and {board.rows} rows a frame: at least one head "
+                f"and 1 to {ROWS_MAX} rows are needed"
             )
 
 
 class _Line:
-    """Questions and answers on an open port."""
+    """Questions and answers on an open port; `identity` is what the board said on it last."""
 
     def __init__(self, port: str, wait_s: float, quiet_s: float) -> None:
         try:
@@ -187,16 +238,17 @@ class _Line:
         except ImportError as e:
             raise BackendUnavailable("pyserial is not installed: pip install 'microrisk[fpga]'") from e
         self.port, self._wait_s, self._quiet_s, self._sequence = port, wait_s, quiet_s, 0
+        self.identity: Identity | None = None
+        patience = {"timeout": wait_s, "write_timeout": wait_s + _seconds(FRAME_MAX)}
         try:
-            self._serial = serial.Serial(port, BAUD, timeout=wait_s, write_timeout=wait_s + _seconds(FRAME_MAX))
-        except (serial.SerialException, OSError, ValueError) as e:
+            self._serial = serial.Serial(port, BAUD, exclusive=True, **patience)
+        except _NOT_OPENED as e:
             raise BackendUnavailable(f"port {port} cannot be opened: {e}") from e
-        self._lost = (serial.SerialException, OSError)
         self._flush()
 
     def close(self) -> None:
         """Close the port."""
-        with contextlib.suppress(*self._lost):
+        with contextlib.suppress(*_LOST):
             self._serial.close()
 
     def identify(self) -> Identity:
@@ -207,16 +259,17 @@ class _Line:
             fields[name] = payload[at : at + size]
             at += size
         number = {name: int.from_bytes(raw, "little") for name, raw in fields.items()}
-        return Identity(
+        self.identity = Identity(
             number["version"], number["features"], tuple(h for k, h in enumerate(HEADS) if number["heads"] >> k & 1),
             number["rows"], number["mask"], fields["format_hash"].hex(), fields["weights_hash"].hex(),
-            {n: number[n] for n in ("accepted", "crc", "refused", "framing", "overrun")},
+            {n: number[n] for n in COUNTERS},
         )  # fmt: skip
+        return self.identity
 
     def score(self, rows: NDArray[np.int8], rows_a_frame: int, heads: int) -> NDArray[np.int32]:
         """Results of rows: int32[n, heads]."""
         parts = [rows[k : k + rows_a_frame] for k in range(0, len(rows), rows_a_frame)]
-        sizes = [4 * heads * len(p) for p in parts]
+        sizes = [HEAD_BYTES * heads * len(p) for p in parts]
         answers = self._ask([(Type.SCORE, p.tobytes()) for p in parts], Type.HEADS, sizes)
         return np.frombuffer(b"".join(answers), "<i4").reshape(len(rows), heads)
 
@@ -228,12 +281,12 @@ class _Line:
             before = len(answers)
             try:
                 self._run(questions, expected, sizes, answers)
-            except (_Damaged, *self._lost) as e:
+            except _RETRIED as e:
                 failures = 1 if len(answers) > before else failures + 1
                 reason = str(e)
                 if failures >= ATTEMPTS:
                     raise LinkFailed(f"the board on {self.port} was asked {failures} times: {reason}") from e
-                with contextlib.suppress(*self._lost):
+                with contextlib.suppress(*_LOST):
                     self._flush()
         return answers
 
@@ -262,9 +315,12 @@ class _Line:
 
     def _frame(self) -> tuple[int, int, bytes]:
         """The next frame: type, sequence, payload."""
+        until = time.monotonic() + self._wait_s
         while (byte := self._read(1)) != bytes([SYNC]):
             if byte != b"\0":
                 raise _Damaged(f"byte {byte.hex()} where a frame should begin")
+            if time.monotonic() > until:  # a line held low reads as zeros for ever
+                raise _Damaged(f"nothing but zeros within {self._wait_s} s")
         head = self._read(len(HEADER))
         rest = self._read(head[2] + CRC_BYTES)
         payload, crc = rest[: head[2]], rest[head[2] :]
@@ -279,16 +335,16 @@ class _Line:
         return found
 
     def _flush(self) -> None:
-        """End what was left unfinished on both sides."""
-        with contextlib.suppress(*self._lost):
+        """End what was left unfinished on both sides; what goes on sending after `wait_s` is no answer of a board."""
+        until = time.monotonic() + self._wait_s
+        with contextlib.suppress(*_LOST):
             self._serial.reset_output_buffer()
             self._serial.write(bytes(FLUSH))
-            self._serial.flush()
             time.sleep(_seconds(FLUSH))
             self._serial.timeout = self._quiet_s
-            while self._serial.read(FRAME_MAX):
+            while self._serial.read(FRAME_MAX) and time.monotonic() < until:
                 pass
-        self._serial.timeout = self._wait_s
+            self._serial.timeout = self._wait_s
 
 
 def frame(kind: int, sequence: int, payload: bytes) -> bytes:
