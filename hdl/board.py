@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from amaranth.hdl import Module, Signal
-from amaranth.lib import wiring
+from amaranth.lib import io, wiring
 from amaranth.lib.wiring import In, Out, connect
 
 from hdl.link import Link, in_order
@@ -91,12 +91,15 @@ class Board(wiring.Component):
         """Pins of amaranth_boards."""
         m = Module()
         m.submodules.scorer = scorer = self._scorer
-        uart = platform.request("uart", 0)
-        m.d.comb += [scorer.rx.eq(uart.rx.i), uart.tx.o.eq(scorer.tx)]
+        uart = platform.request("uart", 0, dir={"rx": "-", "tx": "-"})
+        m.submodules.rx = rx = io.Buffer("i", uart.rx)
+        m.submodules.tx = tx = io.Buffer("o", uart.tx)
+        m.d.comb += [scorer.rx.eq(rx.i), tx.o.eq(scorer.tx)]
         clock = Signal(range(CLOCK_HZ))
         m.d.sync += clock.eq(clock + 1)
-        leds = [platform.request("led", k) for k in range(3)]
-        m.d.comb += [led.o.eq(on) for led, on in zip(leds, (clock[-1], ~scorer.rx, ~scorer.tx), strict=True)]
+        for k, on in enumerate((clock[-1], ~scorer.rx, ~scorer.tx)):
+            m.submodules[f"led_{k}"] = led = io.Buffer("o", platform.request("led", k, dir="-"))
+            m.d.comb += led.o.eq(on)
         return m
 
 

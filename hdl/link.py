@@ -290,7 +290,7 @@ class Link(wiring.Component):
             m.d.sync += writer.go.eq(0)
         m.d.comb += [writer.type.eq(kind), writer.length.eq(length)]
         events = {
-            "accepted": reader.judged & good, "crc": reader.judged & ~reader.right, "framing": self.framing,
+            "accepted": reader.judged & good & room, "crc": reader.judged & ~reader.right, "framing": self.framing,
             "refused": reader.judged & reader.right & ~good, "overrun": self.overrun | (reader.judged & ~room),
         }  # fmt: skip
         return reason, {name: _counter(m, name, events[name]) for name in COUNTERS}
