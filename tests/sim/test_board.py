@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from microrisk.errors import BackendUnavailable, UsageError
+from microrisk.errors import BackendUnavailable
 from microrisk.model.synthetic import extreme_codes, random_codes, random_weights
 from microrisk.score.failover import Failover
 from microrisk.score.fpga import PORT, FpgaScorer, LinkFailed
@@ -56,13 +56,13 @@ def test_board_equals_reference(scorer, weights, codes, exercised):
     exercised(f"scorer fpga: {len(codes)} rows through the simulated board's serial line, 0 differences")
 
 
-def test_a_board_with_every_head(weights):
+def test_two_heads_named_backwards_and_a_mask(weights):
     mask = ALL_MASK & ~0b1010
-    with SimulatedBoard(weights, ("maxz",), mask=mask) as board:
+    with SimulatedBoard(weights, ("exposure", "maxz"), mask=mask) as board:
         scorer = FpgaScorer(board.port, **PATIENCE)
         scorer.load(weights, mask)
         rows = random_codes(50, 2)
-        assert scorer.identity.heads == ("maxz",)
+        assert scorer.identity.heads == ("maxz", "exposure")
         assert np.array_equal(scorer.score(rows), weights.compute(rows, mask))
         assert scorer.score(rows[:0]).shape == (0, len(HEADS))
         scorer.close()
@@ -160,10 +160,3 @@ def test_no_board(board, weights, monkeypatch):
         FpgaScorer(board.port, wait_s=0.2).load(weights)
     with pytest.raises(RuntimeError, match="before load"):
         FpgaScorer(board.port).score(random_codes(1, 1))
-
-
-def test_a_line_too_fast_for_its_answers(weights):
-    from hdl.board import LineScorer
-
-    with pytest.raises(UsageError, match="at least 4"):
-        LineScorer(weights, ("maxz",), divisor=3)
