@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 
 from microrisk.errors import BackendUnavailable
+from microrisk.market.simulator import simulate
+from microrisk.market.write import write_itch
 from microrisk.model.synthetic import extreme_codes, random_codes, random_weights
+from microrisk.pipeline import score, scoring
 from microrisk.score.failover import Failover
 from microrisk.score.fpga import PORT, FpgaScorer, LinkFailed
 from microrisk.score.registry import load_model
@@ -15,6 +19,8 @@ from microrisk.spec.weightfile import HEADS
 from sim.board import SimulatedBoard
 
 COUNT, SEED = 400, 6
+BATCH, SILENT_AFTER = 500, 5_000
+"""Rows, and bytes of answers: in the second or third batch."""
 PATIENCE = {"wait_s": 5.0, "quiet_s": 0.3}
 """The simulated line is some thirty times slower than the real one."""
 
@@ -130,7 +136,43 @@ def test_a_board_that_falls_silent_is_replaced(board, scorer, weights, codes):
     assert np.array_equal(failover.score(codes[:50]), weights.compute(codes[:50]))
     board.held.set()
     assert np.array_equal(failover.score(codes[50:100]), weights.compute(codes[50:100]))
-    assert failover.name != "fpga"
+    (switch,) = failover.switches
+    assert (switch.source, switch.at_row) == ("fpga", 50)
+    assert "was asked 3 times: no answer within 0.3 s" in switch.reason
+
+
+def test_a_board_that_falls_silent_while_a_file_is_scored(board, monkeypatch, tmp_path, exercised):
+    monkeypatch.setenv(PORT, board.port)
+    whole = scoring._batches
+
+    def smaller(chunks):
+        for rows in whole(chunks):
+            yield from np.array_split(rows, -(-len(rows) // BATCH))
+
+    monkeypatch.setattr(scoring, "_batches", smaller)
+    day = write_itch(simulate(17, 60.0, instruments=1), tmp_path / "sim_2025-01-06.itch")
+    passed = 0
+
+    def silent_in_the_middle(data):
+        nonlocal passed
+        passed += len(data)
+        if passed > SILENT_AFTER:
+            board.held.set()
+        return data
+
+    board.from_board = silent_in_the_middle
+    expected = score(day, model="sparse", backend="cpu", out=tmp_path / "cpu", ticks=True)
+    found = score(day, model="sparse", backend="fpga", out=tmp_path / "fpga", ticks=True)
+    (switch,) = found.failovers
+    assert switch["from"] == "fpga"
+    assert "was asked 3 times: no answer" in switch["reason"]
+    rows = found.rows + found.ticks
+    assert 0 < switch["at_row"] < rows == expected.rows + expected.ticks
+    assert found.alerts == expected.alerts
+    assert pl.read_parquet(tmp_path / "fpga").equals(pl.read_parquet(tmp_path / "cpu"))
+    exercised(
+        f"scorer fpga: silent board at row {switch['at_row']} of {rows}, {found.backend} took over, 0 differences"
+    )
 
 
 def test_a_board_of_another_model_is_refused(board, weights):
