@@ -37,7 +37,6 @@ from microrisk.spec.uart import (
     HEAD_BYTES,
     HEADER,
     IDENTITY_BYTES,
-    IDENTITY_FIELDS,
     ROWS_MAX,
     SEQUENCES,
     SYNC,
@@ -45,6 +44,7 @@ from microrisk.spec.uart import (
     WINDOW,
     Refusal,
     Type,
+    identity_parts,
 )
 from microrisk.spec.weightfile import HEADS
 from microrisk.weights import FORMAT_HASH, Weights
@@ -254,10 +254,7 @@ class _Line:
     def identify(self) -> Identity:
         """Ask the board what it is; LinkFailed when it does not say."""
         (payload,) = self._ask([(Type.IDENTIFY, b"")], Type.IDENTITY, [IDENTITY_BYTES])
-        fields, at = {}, 0
-        for name, size in IDENTITY_FIELDS:
-            fields[name] = payload[at : at + size]
-            at += size
+        fields = identity_parts(payload)
         number = {name: int.from_bytes(raw, "little") for name, raw in fields.items()}
         self.identity = Identity(
             number["version"], number["features"], tuple(h for k, h in enumerate(HEADS) if number["heads"] >> k & 1),

@@ -18,7 +18,6 @@ from enum import IntEnum
 
 from microrisk.spec.formats import HEAD
 from microrisk.spec.records import N_FEATURES
-from microrisk.spec.weightfile import HEADS
 
 VERSION = 1
 """Of this page; a board of another version is refused."""
@@ -80,15 +79,12 @@ other refusals, bytes without a stop bit, answers for which there was no room (t
 COUNTERS = ("accepted", "crc", "refused", "framing", "overrun")
 WRAPS = ("accepted",)
 IDENTITY_BYTES = sum(size for _, size in IDENTITY_FIELDS)
-ALL_HEADS = (1 << len(HEADS)) - 1
-"""`heads` of a board that carries every head."""
 
 
-def identity_offset(name: str) -> int:
-    """Place of a field in the payload of IDENTITY."""
-    offset = 0
-    for field, size in IDENTITY_FIELDS:
-        if field == name:
-            return offset
-        offset += size
-    raise KeyError(name)
+def identity_parts(payload: bytes) -> dict[str, bytes]:
+    """Payload of an IDENTITY by the names of IDENTITY_FIELDS; it must be of IDENTITY_BYTES."""
+    found, at = {}, 0
+    for name, size in IDENTITY_FIELDS:
+        found[name] = payload[at : at + size]
+        at += size
+    return found

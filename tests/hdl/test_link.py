@@ -25,12 +25,12 @@ from microrisk.spec.uart import (
     FLUSH,
     HEADER,
     IDENTITY_BYTES,
-    IDENTITY_FIELDS,
     ROWS_MAX,
     SYNC,
     VERSION,
     Refusal,
     Type,
+    identity_parts,
 )
 from microrisk.spec.weightfile import HEADS
 
@@ -132,17 +132,9 @@ def answers(raw, *, held=b"", framing=0):
     return frames(bytes(given))
 
 
-def identity(payload):
-    found, at = {}, 0
-    for name, size in IDENTITY_FIELDS:
-        found[name] = payload[at : at + size]
-        at += size
-    assert at == len(payload) == IDENTITY_BYTES
-    return found
-
-
 def counters(payload):
-    return {n: int.from_bytes(v, "little") for n, v in identity(payload).items() if n in COUNTERS}
+    assert len(payload) == IDENTITY_BYTES
+    return {n: int.from_bytes(v, "little") for n, v in identity_parts(payload).items() if n in COUNTERS}
 
 
 def rows_of(n, seed=0):
@@ -151,7 +143,7 @@ def rows_of(n, seed=0):
 
 def test_identity():
     ((kind, sequence, payload),) = answers(frame(Type.IDENTIFY, 200), framing=3)
-    found = identity(payload)
+    found = identity_parts(payload)
     assert (kind, sequence) == (Type.IDENTITY, 200)
     assert (found["format_hash"].hex(), found["weights_hash"].hex()) == (FORMAT, WEIGHTS)
     carried = sum(1 << HEADS.index(h) for h in CARRIED)

@@ -21,7 +21,6 @@ from microrisk.score.fpga import ATTEMPTS, PORT, FpgaScorer, LinkFailed, frame
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.records import N_FEATURES
 from microrisk.spec.uart import (
-    ALL_HEADS,
     CRC_BYTES,
     HEADER,
     IDENTITY_FIELDS,
@@ -34,6 +33,7 @@ from microrisk.spec.uart import (
 from microrisk.spec.weightfile import HEADS
 from microrisk.weights import FORMAT_HASH
 
+ALL_HEADS = (1 << len(HEADS)) - 1
 PATIENCE = {"wait_s": 0.3, "quiet_s": 0.03}
 LIMIT_S = 10.0
 """In which everything here has to end; the driver waits `wait_s` a few times at most."""
