@@ -137,7 +137,7 @@ def build(design: Design, name: str, form: str = "plain", *, waves: bool = False
     """Folder of a design built for a simulator; from the cache where it is there. Raises ToolFailed."""
     found = simulator(name)
     folder = design.folder / f"{name}-{form}{'-waves' if waves else ''}"
-    with _alone(folder):
+    with alone(folder):
         if not (folder / "built").is_file():
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
@@ -151,7 +151,7 @@ def build(design: Design, name: str, form: str = "plain", *, waves: bool = False
 
 
 @contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Two processes that want the same design: the second one waits, and finds it built."""
     with folder.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
