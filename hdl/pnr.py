@@ -168,8 +168,8 @@ def _asked(asked: argparse.Namespace) -> dict[str, Any]:
     def say(line: str) -> None:
         sys.stderr.write(line + "\n")
 
-    options: dict[str, Any] = {"mhz": asked.mhz, "seeds": seeds, "adders": not asked.stock, "say": say}
-    options["placer"] = asked.placer
+    options: dict[str, Any] = {"mhz": asked.mhz, "seeds": seeds, "placer": asked.placer, "say": say}
+    options["adders"] = not asked.stock
     if asked.model is None:
         if asked.design is None:
             raise UsageError("name a design file, or --model MODEL")

@@ -80,7 +80,8 @@ class Program:
         with m.If(running & ~at_end):
             m.d.sync += [age.eq(age + 1), *read.load(rom.flags, rom.word), *coming.load(read.flags, read.word)]
         with m.Else():
-            m.d.sync += [age.eq(AHEAD), *read.load(flags[2], words[2]), *coming.load(flags[1], words[1])]
+            m.d.sync += [age.eq(AHEAD), *read.load(flags[AHEAD - 1], words[AHEAD - 1])]
+            m.d.sync += coming.load(flags[AHEAD - 2], words[AHEAD - 2])
         following = Control(plan, "following")
         m.d.comb += following.load(
             Mux(running, coming.flags.as_value(), flags[0]), Mux(running, coming.word.as_value(), words[0])

@@ -22,7 +22,7 @@ JOINED = ROW_SUMS + 1
 """Halves of a split layer are added; biases are in the registers of the block memories."""
 ACCUMULATED = JOINED + 1
 SHIFTED = ACCUMULATED + 1
-"""Shifted accumulators and their overflow are in registers; one look-up table makes codes of them."""
+"""Shifted accumulators, but for the last bit of the shift, and their overflow are in registers; codes follow."""
 KEPT = SHIFTED + 1
 """The codes are in the activation memory."""
 DELAY = KEPT
