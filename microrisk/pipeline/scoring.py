@@ -127,8 +127,9 @@ class Heads:
     ) -> None:
         from microrisk.score.backend import open_scorer
         from microrisk.score.cpu_scorer import CpuScorer
-        from microrisk.score.failover import Failover
+        from microrisk.score.failover import Failover, check_watch
 
+        check_watch(check_every, deadline)  # the engine is not watched, but a wrong number is one whoever computes
         self._alarms: dict[int, NDArray[Any]] = {}
         self.failover: Failover | None = None
         scorer = open_scorer(backend)

@@ -82,6 +82,16 @@ class Switch:
         )
 
 
+def check_watch(check_every: int | None, deadline: float | None) -> None:
+    """UsageError for a `check_every` or `deadline` of Failover that cannot be meant; None is its default."""
+    if (check_every is not None and check_every < 1) or (
+        deadline is not None and not 0 < deadline < threading.TIMEOUT_MAX
+    ):
+        raise UsageError(
+            f"check_every {check_every}, deadline {deadline} s: whole rows from 1 and seconds above 0 are needed"
+        )
+
+
 class Failover:
     """A scorer of batches that stays in service while back ends fail. Its methods may be called from any thread.
 
@@ -108,12 +118,9 @@ class Failover:
         check_every: int | None = None,
         deadline: float | None = None,
     ) -> None:
+        check_watch(check_every, deadline)
         self._every = CHECK_EVERY if check_every is None else check_every
         self._deadline = deadline
-        if self._every < 1 or (deadline is not None and not 0 < deadline < threading.TIMEOUT_MAX):
-            raise UsageError(
-                f"check_every {check_every}, deadline {deadline} s: whole rows from 1 and seconds above 0 are needed"
-            )
         self._weights, self._mask = weights, mask
         self._lock = threading.RLock()
         self._failed: dict[str, _Failed] = {}

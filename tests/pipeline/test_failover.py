@@ -238,6 +238,16 @@ def test_a_process_that_is_killed_from_outside(
     exercised(f"failover: process killed from outside, switch in {switch['switch_ms']:.1f} ms")
 
 
+@pytest.mark.parametrize("wrong", [("--check-every", "0"), ("--deadline", "-1"), ("--deadline", "nan")])
+@pytest.mark.parametrize("backend", ["cpu", "reference"])
+def test_a_watch_that_cannot_be_meant(
+    run: Callable[..., Any], itch: Path, model: Path, backend: str, wrong: tuple[str, str]
+) -> None:
+    code, out, err = run("score", itch, "--model", model, "--backend", backend, *wrong, "--json")
+    assert (code, out["kind"]) == (2, "UsageError")
+    assert "whole rows from 1 and seconds above 0 are needed" in err
+
+
 def run_rows(weights: Weights, day: Path, name: str = "fpga", **how: Any) -> Iterator[tuple[Any, Heads]]:
     """The batches of a run and who computes them."""
     spine = Spine(Source.of(day))
