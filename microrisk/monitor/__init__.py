@@ -1,0 +1,1 @@
+"""Live monitoring: sources, arbitration, journal, dashboard, sinks."""
