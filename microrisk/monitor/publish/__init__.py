@@ -4,6 +4,7 @@ Everything binds to loopback unless told otherwise. `faults` says what can go wr
 """
 
 from microrisk.monitor.publish.faults import DatagramPlan, Fault, FaultLog, LineFaults, StreamPlan
+from microrisk.monitor.publish.glimpse import GlimpseServer
 from microrisk.monitor.publish.host import Host
 from microrisk.monitor.publish.messages import itch_messages, timed
 from microrisk.monitor.publish.mold import MoldUdpPublisher, RequestFaults, RerequestServer
@@ -15,6 +16,7 @@ __all__ = [
     "DatagramPlan",
     "Fault",
     "FaultLog",
+    "GlimpseServer",
     "Host",
     "LineFaults",
     "MoldUdpPublisher",
