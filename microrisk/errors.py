@@ -57,6 +57,13 @@ class EncodeError(MicroriskError, ValueError):
         self.field, self.value, self.allowed = field, value, allowed
 
 
+class JournalError(MicroriskError, ValueError):
+    """A journal or a checkpoint that cannot be continued: damage in the middle, a missing block, another build's state.
+
+    The text names the place and the remedy (exit code 3).
+    """
+
+
 class WeightFileError(MicroriskError, ValueError):
     """A weight file that must not be used: missing tensor, wrong shape, a row that could overflow."""
 
