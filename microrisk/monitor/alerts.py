@@ -1,0 +1,105 @@
+"""Rows in which an alarm began, as alerts: names that do not depend on when or how often they are computed, and words.
+
+The id of an alert is a digest of instrument, session, sequence, clock and head. The same records give the same ids, so
+that a restart, a second process or a second delivery of one alert is recognised by everyone who keeps ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microrisk.evaluate.words import meaning
+from microrisk.monitor.hub import SCHEMA, Alert
+from microrisk.pipeline.rows import tail_probability
+from microrisk.score.drivers import driver_names, drivers
+from microrisk.spec.features import FEATURES
+from microrisk.spec.weightfile import HEADS
+from microrisk.weights import Weights
+
+ID_BYTES = 12
+_PLACE = {f.name: f.index for f in FEATURES}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where rows come from: the feed's name and session, its mask, and what an instrument's number is called."""
+
+    feed: str
+    session: str
+    mask: int
+    name: Callable[[int], str]
+    calibrated: Callable[[str], bool]
+    best: Callable[[int], tuple[str, str]]
+
+
+def alert_id(instrument: str, session: str, seq: int, now_ns: int, head: str) -> str:
+    """24 hexadecimal digits: BLAKE2b-96 over the fields, each ended by a zero byte."""
+    text = "\0".join((instrument, session, str(seq), str(now_ns), head, ""))
+    return hashlib.blake2b(text.encode(), digest_size=ID_BYTES).hexdigest()
+
+
+class Alerts:
+    """Makes alerts of rows, in order; counts them.
+
+    Parameters
+    ----------
+    weights, model : the model and its name
+    told : ids that were told before a restart: they are made again, and not told again
+    n : how many this journal has told
+    """
+
+    def __init__(self, weights: Weights, model: str, *, told: set[str] | None = None, n: int = 0) -> None:
+        self._weights, self._model = weights, model
+        self.told, self.n = told or set(), n
+        self.repeated = 0
+
+    def of(self, rows: NDArray[Any], origin: Origin) -> Iterator[Alert]:
+        """One alert for each head that went into alarm with a row; those told before are counted in `repeated`."""
+        for row in rows[rows["fresh"] != 0]:
+            for head, name in enumerate(HEADS):
+                if int(row["fresh"]) >> head & 1:
+                    alert = self._alert(row, head, name, origin)
+                    if alert is not None:
+                        yield alert
+
+    def _alert(self, row: Any, head: int, head_name: str, origin: Origin) -> Alert | None:
+        instrument = origin.name(int(row["instrument"]))
+        own = alert_id(instrument, origin.session, int(row["seq"]), int(row["now"]), head_name)
+        if own in self.told:
+            self.told.discard(own)
+            self.repeated += 1
+            return None
+        self.n += 1
+        bid, ask = origin.best(int(row["instrument"]))
+        return Alert(
+            schema=SCHEMA,
+            id=own,
+            n=self.n,
+            ts_ns=int(row["now"]),
+            instrument=instrument,
+            feed=origin.feed,
+            session=origin.session,
+            seq=int(row["seq"]),
+            head=head_name,
+            heads={name: int(row["heads"][h]) for h, name in enumerate(HEADS)},
+            level=float(tail_probability(row["level"])[head]),
+            calibrated=origin.calibrated(instrument),
+            drivers=words(self._weights, row["codes"], head, origin.mask),
+            suspect=bool(row["suspect"]),
+            bid=bid,
+            ask=ask,
+            backend="cpu",
+            model=self._model,
+        )
+
+
+def words(weights: Weights, codes: NDArray[np.int8], head: int, mask: int) -> list[str]:
+    """The three features that drive a head, strongest first, as what their values mean."""
+    found = driver_names(drivers(weights, codes.reshape(1, -1), head, mask))[0]
+    return [f"{name}: {meaning(name, float(codes[_PLACE[name]]))}" for name in found]

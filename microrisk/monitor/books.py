@@ -1,0 +1,277 @@
+"""The book side of a feed: its records to one engine. The same for what arrives now and for what a journal holds.
+
+Three kinds of feed: MoldUDP64/ITCH messages with numbers (`ItchBooks`), texts of a JSON venue (`TextBooks`), events of
+a recorded file (`EventBooks`). `apply` takes one record; everything that it does follows from the records before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from microrisk.book import state_hash
+from microrisk.core import Engine, LiveFeed
+from microrisk.errors import JournalError
+from microrisk.feed.base import Instrument, instrument
+from microrisk.feed.live import LiveText, open_live
+from microrisk.monitor.journal import Record
+from microrisk.monitor.scoring import LiveStage
+from microrisk.spec.features import ALL_MASK
+from microrisk.spec.journal import Kind
+from microrisk.spec.records import EVENT, Integrity
+
+MakeStage = Callable[[Engine, int], LiveStage]
+"""Engine and feature mask -> its scoring stage, attached."""
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of Kind.OPEN: what a feed is, without secrets and without what only its transport minds.
+
+    Attributes
+    ----------
+    name, scheme : as configured
+    venue : of the instruments
+    url : of the connection (JSON venues: it tells markets and channels)
+    channel : of JSON venues
+    midnight_ns : of the session that the process began in (ITCH)
+    session : of ITCH: the one to expect, "" takes the first that comes
+    """
+
+    name: str
+    scheme: str
+    venue: str = ""
+    url: str = ""
+    channel: str = ""
+    midnight_ns: int = 0
+    session: str = ""
+
+
+class Books:
+    """One feed's engine and what it knows about its instruments."""
+
+    def __init__(self, number: int, opened: Opened, engine: Engine, mask: int, make_stage: MakeStage) -> None:
+        self.number, self.opened, self.mask = number, opened, mask
+        self.engine = engine
+        self.stage = make_stage(engine, mask)
+        self.messages = 0
+        self._names: dict[int, Instrument] = {}
+
+    # -- what a kind of feed gives --------------------------------------------------------------------------------
+
+    def apply(self, record: Record) -> None:
+        """One record of this feed."""
+        raise NotImplementedError
+
+    @property
+    def session(self) -> str:
+        """Name of the session for ids of alerts."""
+        return ""
+
+    def _learn(self) -> dict[int, Instrument]:
+        """Every instrument that the feed has named."""
+        raise NotImplementedError
+
+    def _save(self) -> dict[str, Any]:
+        """What this kind of feed must remember beside its engine."""
+        raise NotImplementedError
+
+    def _load(self, state: dict[str, Any]) -> None:
+        raise NotImplementedError
+
+    # -- shared ---------------------------------------------------------------------------------------------------
+
+    @property
+    def names(self) -> dict[int, Instrument]:
+        """Number -> instrument as last asked."""
+        return self._names
+
+    def refresh(self) -> list[int]:
+        """Ask for instruments; numbers of those that are new."""
+        known = self._learn()
+        if len(known) == len(self._names):
+            return []
+        fresh = [i for i in known if i not in self._names]
+        self._names = known
+        return fresh
+
+    def name(self, index: int) -> str:
+        """Id of an instrument, its number while it has none."""
+        entry = self._names.get(index)
+        return f"#{index}.{self.opened.venue}" if entry is None else entry.id
+
+    def counts(self) -> dict[int, int]:
+        """Events so far by instrument."""
+        return dict(
+            zip(map(int, self.engine.instruments()), map(int, self.engine.event_counts()), strict=True),
+        )
+
+    def state_hash(self) -> str:
+        """Digest of all books of the feed."""
+        self.refresh()
+        return state_hash(self.engine, [self.name(int(i)) for i in self.engine.instruments()])
+
+    def integrity(self) -> dict[str, int]:
+        """Findings by kind."""
+        return dict(self.engine.integrity())
+
+    def save(self) -> dict[str, Any]:
+        """The whole state, plain values and bytes."""
+        return {
+            "opened": msgspec.to_builtins(self.opened),
+            "messages": self.messages,
+            "engine": self.engine.save(),
+            "chosen": sorted(self.stage.chosen),
+            **self._save(),
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from a saved state; before the first record."""
+        self.messages = int(state["messages"])
+        self._load(state)
+        self.engine.load(state["engine"])
+        self.refresh()
+        self.stage.rebind({i: self.name(i) for i in state["chosen"]})
+
+
+class ItchBooks(Books):
+    """ITCH messages with sequence numbers; arbitration stands in front of it, in the same object of the core."""
+
+    def __init__(self, number: int, opened: Opened, make_stage: MakeStage) -> None:
+        engine = Engine(reserve_orders=1 << 16)
+        super().__init__(number, opened, engine, ALL_MASK, make_stage)
+        self.live = LiveFeed(
+            engine,
+            number=number,
+            midnight_ns=opened.midnight_ns,
+            session=opened.session.encode("latin-1"),
+        )
+        self._version = -1
+
+    @property
+    def session(self) -> str:
+        """Name of the transport's session."""
+        return bytes(self.live.session).decode("latin-1").strip(" \0")
+
+    def apply(self, record: Record) -> None:
+        """In the core."""
+        self.messages += self.live.apply(record.kind, record.flags, record.recv_ns, record.seq, record.body)
+
+    def _learn(self) -> dict[int, Instrument]:
+        version = int(self.live.names_version)
+        if version == self._version:
+            return self._names
+        self._version = version
+        named = {i: s for i, s in self.live.symbols().items() if s}
+        return {i: instrument(symbol, self.opened.venue) for i, symbol in named.items()}
+
+    def _save(self) -> dict[str, Any]:
+        return {"live": self.live.save()}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.live.load(state["live"])
+
+
+class TextBooks(Books):
+    """Messages of a JSON venue, read by the decoder that reads its recordings."""
+
+    def __init__(self, number: int, opened: Opened, make_stage: MakeStage) -> None:
+        self.text: LiveText = open_live(
+            opened.scheme, url=opened.url, channel=opened.channel or None, venue=opened.venue or None
+        )
+        engine = Engine(always_open=self.text.feed.venue_always_open, reserve_orders=1 << 12)
+        super().__init__(number, opened, engine, self.text.feed.mask, make_stage)
+
+    def apply(self, record: Record) -> None:
+        """A text to the decoder, its events to the engine."""
+        if record.kind == Kind.TEXT:
+            self.text.take(record.flags, record.recv_ns, record.seq, bytes(record.body))
+            self.text.feed.pump(self.engine)
+            self.messages = self.text.feed.messages
+        elif record.kind == Kind.DOUBT:
+            self.text.doubt(record.recv_ns, record.seq)
+            self.text.feed.pump(self.engine)
+
+    def _learn(self) -> dict[int, Instrument]:
+        return self.text.feed.instruments()
+
+    def _save(self) -> dict[str, Any]:
+        return {"text": self.text.dump()}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.text.restore(state["text"])
+
+
+class FileNames(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of Kind.NAMES."""
+
+    names: dict[str, list[Any]] = {}
+    mask: int = ALL_MASK
+    always_open: bool = False
+    format: str = ""
+    findings: list[list[int]] = []
+
+
+_NAMES = msgspec.json.Decoder(FileNames)
+
+
+class EventBooks(Books):
+    """Events of a recorded file; its first record says what kind of market it is."""
+
+    def __init__(self, number: int, opened: Opened, make_stage: MakeStage, told: FileNames) -> None:
+        engine = Engine(always_open=told.always_open, reserve_orders=1 << 14)
+        super().__init__(number, opened, engine, told.mask, make_stage)
+        self._told: dict[int, Instrument] = {}
+        self._kind = told
+
+    def apply(self, record: Record) -> None:
+        """Names, findings or events."""
+        if record.kind == Kind.EVENTS:
+            events = np.frombuffer(bytes(record.body), EVENT)
+            self.engine.run_events(events)
+            self.messages += len(events)
+        elif record.kind == Kind.NAMES:
+            told = _NAMES.decode(record.body)
+            self._told |= {int(i): _file_instrument(entry) for i, entry in told.names.items()}
+            for kind, n, index in told.findings:
+                self.engine.count(int(Integrity(kind)), n, index)
+        elif record.kind == Kind.END:
+            self.engine.finish()
+
+    def _learn(self) -> dict[int, Instrument]:
+        return dict(self._told)
+
+    def _save(self) -> dict[str, Any]:
+        names = {str(i): [e.id, e.px_exp, e.qty_exp, e.tick, e.lot] for i, e in self._told.items()}
+        return {"names": names, "kind": msgspec.to_builtins(self._kind)}
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._told = {int(i): _file_instrument(entry) for i, entry in state["names"].items()}
+
+
+def _file_instrument(entry: list[Any]) -> Instrument:
+    name, px_exp, qty_exp, tick, lot = entry
+    symbol, _, venue = str(name).rpartition(".")
+    return Instrument(str(name), venue, symbol, int(px_exp), int(qty_exp), tick, lot)
+
+
+ITCH_SCHEMES = frozenset({"moldudp64", "soupbintcp"})
+TEXT_SCHEMES = frozenset({"coinbase", "kraken", "binance", "bitstamp"})
+
+
+def open_books(number: int, opened: Opened, make_stage: MakeStage) -> Books | None:
+    """The books of a feed; None for a file, whose books begin with its first NAMES record."""
+    if opened.scheme in ITCH_SCHEMES:
+        return ItchBooks(number, opened, make_stage)
+    if opened.scheme in TEXT_SCHEMES:
+        return TextBooks(number, opened, make_stage)
+    if opened.scheme == "file":
+        return None
+    raise JournalError(f"feed {number} {opened.name!r} is of a kind that this build does not know: {opened.scheme!r}")
+
+
+def file_books(number: int, opened: Opened, make_stage: MakeStage, body: Any) -> EventBooks:
+    """The books of a file, from the body of its first NAMES record."""
+    return EventBooks(number, opened, make_stage, _NAMES.decode(body))

@@ -1,0 +1,173 @@
+"""What is done about missing numbers of one MoldUDP64 feed: hold, ask again, join an image, or give up; always marked.
+
+The order of things (conduct of production feed handlers, ecosystem notes; times are this module's constants):
+
+1. A hole makes the feed stale at once; what came behind it is held in the core and not applied.
+2. Line B, or a late packet of line A, may close it by itself: asking begins HOLD_NS after the hole was seen.
+3. With a re-request server: asked until it is filled, or the asker says that it cannot be.
+4. With a snapshot server: the books are taken anew (begin_join, then IMAGE records, then what was held).
+5. With neither, or when both failed: the numbers are given up PATIENCE_NS after the hole was seen. A GAP record marks
+   every book of the feed as suspect until the next session or image; it is never shown as live again before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from microrisk.monitor.hub import ENDED, LIVE, STALE, SUSPECT, SYNCING
+
+HOLD_NS = 2_000_000
+PATIENCE_NS = 200_000_000
+SILENT_NS = 3_000_000_000
+"""Three heartbeats: silence of a line that should speak once a second."""
+REJOIN_NS = 1_000_000_000
+"""Between two attempts to take an image."""
+
+
+class Asker(Protocol):
+    """A re-request client; all methods may be called from the ingest thread."""
+
+    def ask(self, feed: int, first: int, count: int) -> None:
+        """Ask for these numbers; asking again for numbers that are on their way changes nothing."""
+
+    def failed(self, feed: int) -> bool:
+        """No server can fill what was asked for."""
+
+    def forget(self, feed: int) -> None:
+        """Nothing is missing any more."""
+
+
+class Live(Protocol):
+    """The transport side of core.LiveFeed that is looked at here."""
+
+    expected: int
+    ended: bool
+    messages: int
+
+    def holes(self) -> list[tuple[int, int, int]]:
+        """First missing number, how many, since when (ns)."""
+
+    def give_up(self, upto: int, recv_ns: int, journal: Any) -> int:
+        """Declare numbers below `upto` lost."""
+
+    def begin_join(self) -> None:
+        """Hold what comes until `joined`."""
+
+
+class Recovery:
+    """Of one feed.
+
+    Parameters
+    ----------
+    live : its transport
+    asker, joiner : how missing numbers and images are had; None = no server was named
+    """
+
+    def __init__(
+        self,
+        number: int,
+        live: Live,
+        *,
+        asker: Asker | None = None,
+        joiner: Callable[[int, str], None] | None = None,
+        patience_ns: int = PATIENCE_NS,
+    ) -> None:
+        self.number, self.live = number, live
+        self._asker, self._joiner, self._patience_ns = asker, joiner, patience_ns
+        self.joining = False
+        self.partial = False
+        self.lost = False
+        self.joins = self.given_up = 0
+        self._next_join_ns = 0
+        self._asked = False
+        self.last_packet_ns = 0
+        self.recovered: list[int] = []
+        """ns from the sight of each hole to its closing, newest last (bounded)."""
+        self._open_since = 0
+
+    def look(self, now_ns: int, journal: Any) -> bool:
+        """Act on what is missing; True when records were put into the journal's block."""
+        if self.joining:
+            return False
+        holes = self.live.holes()
+        if not holes:
+            self._closed(now_ns)
+            return False
+        self._open_since = self._open_since or holes[0][2]
+        waited = now_ns - holes[0][2]
+        if self._asker is not None and not self._asker.failed(self.number):
+            if waited >= HOLD_NS:
+                self._asked = True
+                for first, count, _ in holes:
+                    self._asker.ask(self.number, first, count)
+            return False
+        if self._joiner is not None:
+            if now_ns >= self._next_join_ns:
+                self.join(now_ns, f"{holes[0][1]} messages from {holes[0][0]} are missing")
+            return False
+        if waited < self._patience_ns:
+            return False
+        return self._give_up(holes, now_ns, journal)
+
+    def join(self, now_ns: int, why: str) -> None:
+        """Take an image; what arrives is held meanwhile."""
+        assert self._joiner is not None
+        self._next_join_ns = now_ns + REJOIN_NS
+        self.joining = True
+        self.joins += 1
+        self.live.begin_join()
+        self._joiner(self.number, why)
+
+    def joined(self, now_ns: int) -> None:
+        """The image is in."""
+        self.joining = self.partial = self.lost = False
+        self._forget()
+        self._closed(now_ns)
+
+    def join_failed(self) -> None:
+        """No image could be had; tried again after REJOIN_NS."""
+        self.joining = False
+
+    def session_began(self) -> None:
+        """Books are empty and whole."""
+        self.joining = self.partial = self.lost = False
+        self._open_since = 0
+        self._forget()
+
+    def state(self, now_ns: int) -> tuple[str, str]:
+        """State of the feed, and why in a sentence."""
+        if self.live.ended:
+            return ENDED, "the venue ended the session"
+        if self.joining:
+            return SYNCING, "a book image is being taken"
+        holes = self.live.holes()
+        if holes:
+            n = sum(count for _, count, _ in holes)
+            return STALE, f"{n} messages from {holes[0][0]} are missing"
+        if self.last_packet_ns == 0:
+            return SYNCING, "nothing has come yet"
+        if now_ns - self.last_packet_ns > SILENT_NS:
+            return STALE, f"silent for {(now_ns - self.last_packet_ns) / 1e9:.1f} s"
+        if self.lost:
+            return SUSPECT, f"{self.given_up} messages were lost; no server could fill them"
+        if self.partial:
+            return SUSPECT, "joined in the middle of a session, without a book image"
+        return LIVE, ""
+
+    def _give_up(self, holes: list[tuple[int, int, int]], now_ns: int, journal: Any) -> bool:
+        first, count, _ = holes[0]
+        self.given_up += int(self.live.give_up(first + count, now_ns, journal))
+        self.lost = True
+        return True
+
+    def _closed(self, now_ns: int) -> None:
+        if self._open_since:
+            self.recovered = [*self.recovered[-9999:], now_ns - self._open_since]
+            self._open_since = 0
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._asked and self._asker is not None:
+            self._asker.forget(self.number)
+        self._asked = False
