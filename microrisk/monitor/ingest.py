@@ -1,0 +1,361 @@
+"""The one thread that owns books, journal and sockets: receive, write down, apply, tell; never waits for a reader.
+
+One turn of the loop:
+
+1. `Poller.poll`: datagrams -> records -> journal -> books, in the core, with the interpreter lock released.
+2. What came over the inbox (texts, files, images, answers) in the same way.
+3. A CLOCK record every 250 ms; holes and joins of MoldUDP64 feeds.
+4. Alarms, trades and pictures of what changed are handed to displays and sinks.
+
+A disk that does not take the journal stops the books (nothing unwritten is ever applied): all feeds are shown as down
+with the reason, and the write is tried again every second.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from microrisk.core import Poller, paced_edges
+from microrisk.errors import OutputError
+from microrisk.monitor.alerts import Alerts, Origin
+from microrisk.monitor.books import Books, ItchBooks, TextBooks
+from microrisk.monitor.desk import Desk
+from microrisk.monitor.frames import FOLLOW_NS, SAMPLE_NS, SAMPLED, Frames
+from microrisk.monitor.hub import DOWN, LIVE, SUSPECT, SYNCING, Alert
+from microrisk.monitor.inbox import DATAGRAM, STREAM, Inbox, Item
+from microrisk.monitor.journal import Record, Writer
+from microrisk.monitor.recovery import Recovery
+from microrisk.pipeline.spine import decimal
+from microrisk.spec.journal import NO_FEED, Kind
+
+CLOCK_NS = 250_000_000
+IDLE_US = 20_000
+"""The longest wait for a datagram: pictures and alarms are told at least this often."""
+BATCH = 256
+"""Items of the inbox written in one block."""
+RETRY_NS = 1_000_000_000
+EDGES = paced_edges()
+
+
+class Ingest:
+    """The loop; `run` is the body of the thread.
+
+    Parameters
+    ----------
+    desk, writer : after recovery, before anything new
+    tell : called with each alert, in this thread; must not wait
+    resync : feed, names, reason -> its source; must not wait
+    """
+
+    def __init__(
+        self,
+        desk: Desk,
+        writer: Writer,
+        alerts: Alerts,
+        frames: Frames,
+        *,
+        tell: Callable[[Alert], None],
+        on_rows: Callable[[Books, NDArray[Any]], None] | None = None,
+        resync: Callable[[int, list[str], str], None] = lambda *_: None,
+    ) -> None:
+        self.desk, self.writer, self.alerts, self.frames = desk, writer, alerts, frames
+        self.poller = Poller(writer.core)
+        self.inbox = Inbox(self.poller.wake, self.poller.now_ns, self._on_state)
+        self.recoveries: dict[int, Recovery] = {}
+        self.states: dict[int, tuple[str, str]] = {}
+        self.text_latency: dict[int, NDArray[np.uint64]] = {}
+        self.trouble = ""
+        self.failure: BaseException | None = None
+        self.waiting: dict[int, list[str]] = {}
+        self.messages = 0
+        self.turns = 0
+        self.jobs: list[Callable[[], None]] = []
+        self.every_clock: list[Callable[[int], None]] = []
+        self._tell, self._on_rows, self._resync = tell, on_rows, resync
+        self._stop = threading.Event()
+        self._next_clock = self._next_follow = self._next_sample = 0
+        self._retry = 0
+
+    # -- other threads --------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask the loop to end; `run` returns soon after."""
+        self._stop.set()
+        self.poller.wake()
+
+    def later(self, job: Callable[[], None]) -> None:
+        """Let the loop call something between two turns."""
+        self.jobs.append(job)
+        self.poller.wake()
+
+    def _on_state(self, feed: int, state: str, why: str) -> None:
+        self.states[feed] = state, why
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until `stop`; what goes wrong is kept in `failure` and ends the loop."""
+        try:
+            while not self._stop.is_set():
+                self.turn()
+            self._put(NO_FEED, Kind.CLOSE, self.poller.now_ns())
+            self.writer.flush()
+        except BaseException as failure:
+            self.failure = failure
+            self.trouble = f"the engine stopped: {failure}"
+            raise
+
+    def turn(self, idle_us: int = IDLE_US) -> None:
+        """One turn; at most about `idle_us` when nothing comes."""
+        self.turns += 1
+        if self.trouble and self.poller.now_ns() < self._retry:
+            self._stop.wait(0.01)
+            return
+        try:
+            self._receive(idle_us)
+            self.trouble = ""
+        except OutputError as error:
+            self.trouble = str(error)
+            self._retry = self.poller.now_ns() + RETRY_NS
+            return
+        self._report()
+        while self.jobs:
+            self.jobs.pop(0)()
+
+    def _receive(self, idle_us: int) -> None:
+        now = self.poller.now_ns()
+        wait_us = 0 if len(self.inbox) else max(0, min(idle_us, (self._next_due() - now) // 1000))
+        try:
+            self.messages += int(self.poller.poll(int(wait_us)))
+        except OSError as error:
+            raise OutputError(f"cannot write the journal at {self.writer.folder}: {error.strerror}") from error
+        self._take_items()
+        now = self.poller.now_ns()
+        self._recover(now)
+        if now >= self._next_clock:
+            self._clock(now)
+
+    def _next_due(self) -> int:
+        due = self._next_clock
+        if self.frames.followed():
+            due = min(due, self._next_follow)
+        return due
+
+    def _clock(self, now_ns: int) -> None:
+        self._next_clock = now_ns - now_ns % CLOCK_NS + CLOCK_NS
+        self._put(NO_FEED, Kind.CLOCK, now_ns)
+        self.writer.flush()
+        self.desk.apply(Record(NO_FEED, Kind.CLOCK, 0, now_ns, 0, b""))
+        self.writer.roll()
+        for job in self.every_clock:
+            job(now_ns)
+
+    def _put(self, feed: int, kind: Kind, recv_ns: int, seq: int = 0, body: Any = b"", flags: int = 0) -> None:
+        self.writer.append(feed, kind, recv_ns, seq, body, flags)
+
+    # -- items ------------------------------------------------------------------------------------------------------
+
+    def _take_items(self) -> None:
+        items = self.inbox.take(BATCH)
+        if not items:
+            return
+        plain: list[Record] = []
+        for item in items:
+            if item.kind in (DATAGRAM, STREAM):
+                plain = self._apply(plain)
+                self._numbered(item)
+            else:
+                self._put(item.feed, Kind(item.kind), item.recv_ns, item.seq, item.body, item.flags)
+                plain.append(Record(*item))
+        self._apply(plain)
+
+    def _apply(self, written: list[Record]) -> list[Record]:
+        """Write the block, then apply its records."""
+        if written:
+            self.writer.flush()
+            for record in written:
+                self.desk.apply(record)
+                self._applied(record)
+            self._observe(written)
+        return []
+
+    def _numbered(self, item: Item) -> None:
+        """An answer or numbered stream: through arbitration, which makes the records."""
+        books = self.desk.books[item.feed]
+        assert isinstance(books, ItchBooks)
+        if item.kind == DATAGRAM:
+            books.live.take(item.flags, item.body, item.recv_ns, self.writer.core)
+        else:
+            books.live.take_stream(item.seq, item.body, item.recv_ns, self.writer.core)
+        self.commit()
+
+    def commit(self) -> None:
+        """Write and apply what arbitration has put into the block."""
+        try:
+            self.messages += int(self.poller.commit())
+        except OSError as error:
+            raise OutputError(f"cannot write the journal at {self.writer.folder}: {error.strerror}") from error
+
+    def _applied(self, record: Record) -> None:
+        """What an applied record means for the transport."""
+        if record.kind == Kind.IMAGE_END:
+            books = self.desk.books[record.feed]
+            if isinstance(books, ItchBooks):
+                books.live.joined(record.seq, self.poller.now_ns(), self.writer.core)
+                self.commit()
+                self.recoveries[record.feed].joined(self.poller.now_ns())
+        elif record.kind == Kind.TEXT:
+            self.messages += 1
+            self._ask_images(record.feed)
+
+    def _ask_images(self, feed: int) -> None:
+        """Products of a JSON venue whose books wait for an image are asked for, once for each time they begin to."""
+        books = self.desk.books.get(feed)
+        if not isinstance(books, TextBooks):
+            return
+        waiting = books.text.waiting()
+        before = self.waiting.get(feed, [])
+        if waiting != before:
+            self.waiting[feed] = waiting
+            new = [name for name in waiting if name not in before]
+            if new:
+                self._resync(feed, new, "the book waits for an image")
+
+    def _observe(self, written: list[Record]) -> None:
+        """Receive to applied of texts, by feed, in the core's buckets."""
+        now = self.poller.now_ns()
+        for record in written:
+            if record.kind == Kind.TEXT:
+                counts = self.text_latency.setdefault(record.feed, np.zeros(len(EDGES), np.uint64))
+                counts[int(np.searchsorted(EDGES, max(now - record.recv_ns, 0), "right")) - 1] += np.uint64(1)
+
+    # -- holes ------------------------------------------------------------------------------------------------------
+
+    def _recover(self, now_ns: int) -> None:
+        for number, recovery in self.recoveries.items():
+            books = self.desk.books[number]
+            assert isinstance(books, ItchBooks)
+            name = books.live.waiting_session()
+            if name is not None:
+                self._begin_session(books, name, now_ns)
+            if recovery.look(now_ns, self.writer.core):
+                self.commit()
+
+    def _begin_session(self, books: ItchBooks, name: bytes, now_ns: int) -> None:
+        books.live.begin_session(name, self.midnight_of(now_ns), now_ns, self.writer.core)
+        self.commit()
+        self.recoveries[books.number].session_began()
+
+    def midnight_of(self, now_ns: int) -> int:
+        """UTC ns of New York's midnight of the day that `now_ns` lies in: a session that begins now counts from there."""
+        from datetime import UTC, datetime
+        from zoneinfo import ZoneInfo
+
+        from microrisk.feed.base import midnight_ns
+
+        day = datetime.fromtimestamp(now_ns / 1e9, UTC).astimezone(ZoneInfo("America/New_York")).date()
+        return midnight_ns(day)
+
+    # -- what others get ----------------------------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        now = self.poller.now_ns()
+        for books in self.desk.books.values():
+            rows = books.engine.take_rows()
+            if len(rows):
+                self._rows(books, rows)
+            trades = books.engine.take_trades()
+            if len(trades):
+                self.frames.trades(books.number, trades)
+        if now >= self._next_follow:
+            self._next_follow = now + FOLLOW_NS
+            self._pictures(now)
+
+    def _rows(self, books: Books, rows: NDArray[Any]) -> None:
+        if self._on_rows is not None:
+            self._on_rows(books, rows)
+        for alert in self.alerts.of(rows, self.origin(books)):
+            self.frames.remember(alert.id, alert.instrument, alert.ts_ns)
+            self._tell(alert)
+
+    def origin(self, books: Books) -> Origin:
+        """Where this feed's rows come from."""
+        return Origin(
+            books.opened.name,
+            books.session,
+            books.mask,
+            books.name,
+            lambda name: bool(books.stage.marks(name)["calibrated"]),
+            lambda index: best_texts(books, index)[::2],  # type: ignore[arg-type, return-value]
+        )
+
+    def feed_state(self, books: Books, now_ns: int) -> tuple[str, str]:
+        """State of a feed, and why."""
+        if self.trouble:
+            return DOWN, self.trouble
+        recovery = self.recoveries.get(books.number)
+        if recovery is not None:
+            return recovery.state(now_ns)
+        return self.states.get(books.number, (SYNCING, "nothing has come yet"))
+
+    def instrument_state(self, books: Books, index: int, feed: tuple[str, str]) -> tuple[str, str]:
+        """State of an instrument: its feed's, unless its own book is worse off."""
+        if feed[0] != LIVE:
+            return feed
+        entry = books.names.get(index)
+        if isinstance(books, TextBooks) and entry is not None and self._waits(books, index):
+            return SYNCING, "its book waits for an image"
+        if books.engine.suspect(index):
+            return SUSPECT, "something contradicts its book"
+        return feed
+
+    def _waits(self, books: TextBooks, index: int) -> bool:
+        return index in books.text.waiting_numbers()
+
+    def _pictures(self, now_ns: int) -> None:
+        followed = self.frames.followed()
+        sample = now_ns >= self._next_sample
+        if sample:
+            self._next_sample = now_ns + SAMPLE_NS
+            self.frames.seal(self.desk.now_ns)
+        if not (followed or sample):
+            return
+        room = SAMPLED
+        for books in self.desk.books.values():
+            feed = self.feed_state(books, now_ns)
+            counts = books.counts()
+            for index in sorted(books.stage.chosen, key=lambda i: -counts.get(i, 0)) if sample else ():
+                if room <= 0:
+                    break
+                room -= self._picture(books, index, counts.get(index, 0), feed, explain=False)
+            for index, entry in books.names.items() if followed else ():
+                if entry.id in followed:
+                    self._picture(books, index, counts.get(index, 0), feed, explain=True, always=sample)
+
+    def _picture(
+        self, books: Books, index: int, events: int, feed: tuple[str, str], *, explain: bool, always: bool = False
+    ) -> int:
+        if not (always or self.frames.changed((books.number, index), events)):
+            return 0
+        state = self.instrument_state(books, index, feed)
+        self.frames.add(books, index, events, state, explain=explain)
+        return 1
+
+
+def best_texts(books: Books, index: int) -> tuple[str, str, str, str]:
+    """Best bid, its size, best ask, its size as decimal text; "" for an empty side."""
+    entry = books.names.get(index)
+    if entry is None:
+        return "", "", "", ""
+    out: list[str] = []
+    for side in books.engine.levels(index, 1):
+        if len(side):
+            out += [decimal(int(side[0, 0]), entry.px_exp), decimal(int(side[0, 1]), entry.qty_exp)]
+        else:
+            out += ["", ""]
+    return out[0], out[1], out[2], out[3]

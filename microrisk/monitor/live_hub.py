@@ -1,0 +1,293 @@
+"""The running monitor as displays, sinks and metrics see it (`hub.Hub`): copies that the ingest thread refreshes.
+
+Lists are made by the ingest thread every REFRESH_NS and handed out as they are; asking costs nothing and waits for
+nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from microrisk.monitor.books import Books, ItchBooks
+from microrisk.monitor.hub import DOWN, LIVE, SCHEMA, Alert, Consolidated, FeedRow, Frame, InstrumentRow, Stage
+from microrisk.monitor.ingest import Ingest, best_texts
+from microrisk.monitor.labels import Labels
+from microrisk.monitor.latency import stage_of
+from microrisk.pipeline.rows import tail_probability
+
+REFRESH_NS = 500_000_000
+KEPT_ALERTS = 10_000
+LISTED = 2_000
+"""Instruments listed: the busiest."""
+COUNTERS = ("gap", "missing", "recovered", "duplicates", "malformed", "held")
+
+
+class LiveHub:
+    """See hub.Hub; `refresh` belongs to the ingest thread.
+
+    Parameters
+    ----------
+    facts : model and back end for the overview
+    consolidate : instrument rows -> Consolidated (weights and symbols are its business)
+    weigh : books, feed row's counts -> (weight, reasons)
+    """
+
+    def __init__(
+        self,
+        ingest: Ingest,
+        labels: Labels,
+        facts: dict[str, Any],
+        *,
+        consolidate: Callable[[list[InstrumentRow], dict[int, FeedRow]], list[Consolidated]],
+        weigh: Callable[[int, dict[str, int], str, int], tuple[float, list[str]]],
+        exposition: Callable[[], bytes],
+    ) -> None:
+        self._ingest, self._labels, self._facts = ingest, labels, facts
+        self._consolidate, self._weigh, self._exposition = consolidate, weigh, exposition
+        self._alerts: deque[Alert] = deque(maxlen=KEPT_ALERTS)
+        self._lock = threading.Lock()
+        self._overview: dict[str, Any] = {"schema": SCHEMA, "feeds": [], "notices": []}
+        self._instruments: list[InstrumentRow] = []
+        self._consolidated: list[Consolidated] = []
+        self._latency: dict[str, Any] = {"stages": [], "histogram": {}, "rate": 0.0}
+        self._names: set[str] = set()
+        self._before: dict[int, tuple[int, int]] = {}
+        self._rates: dict[int, float] = {}
+        self._started_ns = ingest.poller.now_ns()
+        self._due_ns = 0
+        self.notices: list[str] = []
+
+    # -- ingest thread --------------------------------------------------------------------------------------------
+
+    def tell(self, alert: Alert) -> None:
+        """A new alert."""
+        self._alerts.append(alert)
+
+    def refresh(self, now_ns: int) -> None:
+        """Make the lists anew when they are due."""
+        if now_ns < self._due_ns:
+            return
+        self._due_ns = now_ns + REFRESH_NS
+        ingest = self._ingest
+        feeds, rows = [], []
+        for number, books in sorted(ingest.desk.books.items()):
+            state = ingest.feed_state(books, now_ns)
+            feeds.append(self._feed_row(number, books, state, now_ns))
+            rows += self._rows(books, state)
+        feeds += [self._absent(n) for n in sorted(ingest.desk.opened) if n not in ingest.desk.books]
+        rows.sort(key=lambda r: -r.events)
+        self._instruments = rows[:LISTED]
+        self._names = {r.id for r in rows}
+        self._consolidated = self._consolidate(rows, {f.number: f for f in feeds})
+        self._overview = self._make_overview(now_ns, feeds, len(rows))
+        self._latency = self._make_latency()
+
+    def _make_overview(self, now_ns: int, feeds: list[FeedRow], instruments: int) -> dict[str, Any]:
+        ingest = self._ingest
+        writer = ingest.writer
+        return {
+            "schema": SCHEMA,
+            "ts_ns": now_ns,
+            "uptime_s": (now_ns - self._started_ns) / 1e9,
+            "rate": sum(f.rate for f in feeds),
+            "messages": sum(f.messages for f in feeds),
+            "events": sum(int(b.engine.n_events) for b in ingest.desk.books.values()),
+            "instruments": instruments,
+            "scored": sum(len(b.stage.chosen) for b in ingest.desk.books.values()),
+            "alerts": ingest.alerts.n,
+            **self._facts,
+            "journal": {
+                "folder": writer.folder.name,
+                "block": writer.number,
+                "bytes": int(writer.core.written_bytes),
+                "trouble": ingest.trouble,
+            },
+            "inbox": {"waiting": len(ingest.inbox), "most": ingest.inbox.most, "refused": ingest.inbox.refused},
+            "poller": dict(ingest.poller.counters()),
+            "feeds": feeds,
+            "notices": [*self.notices, *([ingest.trouble] if ingest.trouble else [])],
+        }
+
+    def _absent(self, number: int) -> FeedRow:
+        """A feed of which nothing has come that makes a book."""
+        opened = self._ingest.desk.opened[number]
+        state, why = self._ingest.states.get(number, ("syncing", "nothing has come yet"))
+        return FeedRow(
+            number, opened.name, opened.scheme, opened.venue, state, why, *([0.0] + [0] * 9), 0.0, [], _NOTHING
+        )
+
+    def _feed_row(self, number: int, books: Books, state: tuple[str, str], now_ns: int) -> FeedRow:
+        messages, rate = books.messages, self._rate(number, books.messages, now_ns)
+        counts = feed_counts(self._ingest, books)
+        silent_ms = counts.pop("silent_ms")
+        weight, reasons = self._weigh(number, counts, state[0], now_ns)
+        return FeedRow(
+            number=number,
+            name=books.opened.name,
+            kind=books.opened.scheme,
+            venue=books.opened.venue,
+            state=state[0],
+            why=state[1],
+            rate=rate,
+            messages=messages,
+            gaps=counts["gap"],
+            missing=counts["missing"],
+            recovered=counts["recovered"],
+            duplicates=counts["duplicates"],
+            malformed=counts["malformed"],
+            resyncs=counts["resyncs"],
+            behind=counts["held"],
+            silent_ms=silent_ms,
+            instruments=len(books.names),
+            weight=weight,
+            reasons=reasons,
+            latency=self._latency_of(books),
+        )
+
+    def _latency_of(self, books: Books) -> Stage:
+        if isinstance(books, ItchBooks):
+            return stage_of("receive to scored", books.live.stages()["receive_scored"])
+        counts = self._ingest.text_latency.get(books.number)
+        return _NOTHING if counts is None else stage_of("receive to scored", counts)
+
+    def _rate(self, number: int, messages: int, now_ns: int) -> float:
+        """Messages a second, over the last second or so."""
+        before, at = self._before.get(number, (messages, now_ns))
+        if now_ns - at >= 1_000_000_000 or number not in self._before:
+            self._rates[number] = (messages - before) * 1e9 / (now_ns - at) if now_ns > at else 0.0
+            self._before[number] = messages, now_ns
+        return self._rates.get(number, 0.0)
+
+    def _rows(self, books: Books, feed: tuple[str, str]) -> list[InstrumentRow]:
+        counts = books.counts()
+        busiest = sorted(counts, key=lambda i: -counts[i])[:LISTED]
+        return [self._row(books, i, counts[i], feed) for i in busiest if i in books.names]
+
+    def _row(self, books: Books, index: int, events: int, feed: tuple[str, str]) -> InstrumentRow:
+        scored = index in books.stage.chosen
+        row = books.engine.last_row(index) if scored else None
+        level = None if row is None else float(tail_probability(row["level"]).min())
+        bid, bid_qty, ask, ask_qty = best_texts(books, index)
+        return InstrumentRow(
+            id=books.name(index),
+            feed=books.number,
+            state=self._ingest.instrument_state(books, index, feed)[0],
+            bid=bid,
+            bid_qty=bid_qty,
+            ask=ask,
+            ask_qty=ask_qty,
+            events=events,
+            scored=scored,
+            level=level,
+            alert=row is not None and int(row["alert"]) != 0,
+        )
+
+    def _make_latency(self) -> dict[str, Any]:
+        total: dict[str, Any] = {}
+        for books in self._ingest.desk.itch():
+            for name, counts in books.live.stages().items():
+                total[name] = total.get(name, 0) + counts
+        texts = list(self._ingest.text_latency.values())
+        if texts:
+            total["text: receive to scored"] = np.sum(texts, axis=0)
+        return {
+            "stages": [stage_of(name.replace("_", " to "), counts) for name, counts in total.items()],
+            "histogram": {name: _buckets(counts) for name, counts in total.items()},
+            "rate": sum(self._rates.values()),
+        }
+
+    # -- any thread -------------------------------------------------------------------------------------------------
+
+    def overview(self) -> dict[str, Any]:
+        """The state of everything, some tenths of a second old."""
+        return self._overview
+
+    def instruments(self) -> list[InstrumentRow]:
+        """Busiest first."""
+        return self._instruments
+
+    def consolidated(self) -> list[Consolidated]:
+        """Symbols that several venues have."""
+        return self._consolidated
+
+    def follow(self, instrument: str) -> Any:
+        """A slot of frames; KeyError for an instrument without a book."""
+        if instrument not in self._names:
+            raise KeyError(instrument)
+        return self._ingest.frames.follow(instrument)
+
+    def history(self, instrument: str) -> list[Frame]:
+        """Frames kept."""
+        return self._ingest.frames.history(instrument)
+
+    def alerts(self, after: int = 0, limit: int = 1000) -> list[Alert]:
+        """Alerts with n > after, oldest first."""
+        found = [a for a in list(self._alerts) if a.n > after]
+        return found[:limit]
+
+    def around(self, alert_id: str) -> list[Frame]:
+        """What surrounds an alert."""
+        return self._ingest.frames.around(alert_id)
+
+    def label(self, alert_id: str, value: bool | None, by: str) -> None:
+        """Keep what a person says; KeyError for an alert that is not known."""
+        if all(a.id != alert_id for a in list(self._alerts)):
+            raise KeyError(alert_id)
+        with self._lock:
+            self._labels.put(alert_id, value, by)
+
+    def labels(self) -> dict[str, bool]:
+        """By alert id."""
+        with self._lock:
+            return self._labels.all()
+
+    def latency(self) -> dict[str, Any]:
+        """Stages and histograms."""
+        return self._latency
+
+    def metrics(self) -> bytes:
+        """Prometheus exposition."""
+        return self._exposition()
+
+    def ready(self) -> tuple[bool, dict[str, str]]:
+        """Whether every feed is live."""
+        states = {f.name: f.state for f in self._overview["feeds"]}
+        return bool(states) and all(s == LIVE for s in states.values()), states
+
+
+def feed_counts(ingest: Ingest, books: Books) -> dict[str, int]:
+    """Totals of a feed under the names of FeedRow, and silent_ms."""
+    now = ingest.poller.now_ns()
+    found = books.integrity()
+    out = dict.fromkeys(COUNTERS, 0) | {"resyncs": 0, "silent_ms": 0, "reordered": 0, "crossed": found.get("crossed", 0)}
+    out["malformed"] = found.get("malformed", 0)
+    out["checksum_mismatch"] = found.get("checksum_mismatch", 0)
+    if isinstance(books, ItchBooks):
+        counters = books.live.counters()
+        for name in ("gap", "missing", "recovered", "held", "duplicates", "reordered"):
+            out[name] = int(counters.get(name, 0))
+        recovery = ingest.recoveries[books.number]
+        out["resyncs"] = recovery.joins
+        out["silent_ms"] = (now - recovery.last_packet_ns) // 1_000_000 if recovery.last_packet_ns else 0
+    else:
+        out["gap"], out["resyncs"] = found.get("gap", 0), found.get("invalidated", 0)
+        out["duplicates"] = found.get("duplicate_seq", 0)
+    return out
+
+
+def _buckets(counts: Any) -> list[list[int]]:
+    from microrisk.monitor.ingest import EDGES
+
+    used = np.flatnonzero(counts)
+    upper = [*EDGES[1:].tolist(), int(EDGES[-1]) * 2]
+    return [[int(upper[i]), int(counts[i])] for i in used]
+
+
+_NOTHING = Stage("receive to scored", 0, 0, 0, 0, 0)
+__all__ = ["DOWN", "LiveHub", "feed_counts", "msgspec"]
