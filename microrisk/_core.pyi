@@ -211,9 +211,10 @@ class Engine:
         alert: int = 0,
         alert_params: bytes = b"",
         alert_state: bytes = b"",
-        rows: bool = True,
+        rows: int = 1,
+        select: bool = False,
     ) -> None:
-        """Score every completed event and tick of every instrument.
+        """Score every completed event and tick of every instrument, or of those chosen.
 
         Parameters
         ----------
@@ -223,10 +224,46 @@ class Engine:
         heads : None = codes only, heads 0
         alert : address of void step(const int32* heads, const void* params, void* state, int32* level,
             uint8 alert_fresh[2]); 0 = level and alert 0
-        rows : write ROW records
+        rows : ROW records kept: 0 none, 1 all, 2 those in which a head went into alarm
+        select : an instrument has no view, features and heads until `watch_instrument` chooses it
         """
-    def set_table(self, instrument: int, state: bytes, table: NDArray[np.int8], alert_params: bytes = b"") -> None:
-        """An instrument's own state, table and (when not empty) alert parameters; after `watch`."""
+    def set_table(
+        self,
+        instrument: int,
+        state: bytes,
+        table: NDArray[np.int8],
+        alert_params: bytes = b"",
+        keep_state: bool = False,
+    ) -> None:
+        """An instrument's own state, table and (when not empty) alert parameters; after `watch`.
+
+        keep_state : the state that `load` brought goes on
+        """
+    def watch_instrument(self, instrument: int, on: bool) -> None:
+        """Begin (with a fresh state) or end the scoring of one instrument; RuntimeError unless the stage selects."""
+    def last_row(self, instrument: int) -> Any:
+        """The newest ROW (np.void) of a watched instrument, None before it; kept whatever `rows` says."""
+    def event_counts(self) -> NDArray[np.uint64]:
+        """Completed events of each of `instruments()`, without those that run_itch took by its short way."""
+    def record_trades(self) -> None:
+        """Keep a TRADE for each completed event of a watched instrument in which something was traded."""
+    def take_trades(self) -> Records: ...
+    def run_clock(self, ts_ns: int) -> None:
+        """The time is ts_ns: staleness ticks up to and including it, as the next message would have caused."""
+    def doubt(self, instrument: int | None = None) -> None:
+        """Mark a book, or every known one, as not to be trusted."""
+    def save(self) -> bytes:
+        """Everything that decides the future: books, marks, counts, views, kernel and alert states, the clock.
+
+        What sinks have recorded is not part of it.
+        """
+    def load(self, data: Buffer) -> None:
+        """Go on from `save` of the same build, after `watch` with the same stage, before the first event.
+
+        Instruments with a table of their own need `set_table(..., keep_state=True)` after it.
+
+        Raises JournalError for damaged bytes, RuntimeError when the engine has had an event.
+        """
     def state_of(self, instrument: int) -> bytes:
         """Copy of the kernel's state; KeyError before the instrument's first event."""
     def ticks(self, on: bool) -> None:

@@ -155,7 +155,8 @@ py::dict counts(const ItchDecoder& decoder) {
 
 void watch(PyEngine& self, std::uintptr_t kernel, const py::bytes& state, const py::array& table,
            std::shared_ptr<Heads> heads, std::uintptr_t alert, const py::bytes& alert_params,
-           const py::bytes& alert_state, bool rows) {
+           const py::bytes& alert_state, int rows, bool select) {
+  if (rows < 0 || rows > 2) throw py::value_error("rows is 0 (none), 1 (all) or 2 (only those that begin an alarm)");
   if (kernel == 0) throw py::value_error("kernel address 0");
   Watch stage;
   stage.kernel = function_at<KernelFn>(kernel);
@@ -165,10 +166,65 @@ void watch(PyEngine& self, std::uintptr_t kernel, const py::bytes& state, const 
   stage.state = bytes_of(state);
   stage.alert_params = bytes_of(alert_params);
   stage.alert_state = bytes_of(alert_state);
-  stage.rows = rows;
+  stage.rows = static_cast<RowsKept>(rows);
+  stage.select = select;
   self.idle().watch(std::move(stage));
   self.heads = std::move(heads);
   self.table = table;
+}
+
+py::object last_row(const Engine& engine, std::uint32_t i) {
+  const Instrument* in = engine.find(i);
+  if (in == nullptr || !in->scored) return py::none();
+  py::array out(record("ROW"), std::vector<py::ssize_t>{1});
+  std::memcpy(out.mutable_data(), &in->last_row, sizeof(Row));
+  return out[py::int_(0)];
+}
+
+py::array_t<std::uint64_t> event_counts(const Engine& engine) {
+  std::vector<std::uint64_t> out;
+  for (const Instrument* in : engine.instruments())
+    if (in->has_book) out.push_back(in->completed);
+  return py::array_t<std::uint64_t>(static_cast<py::ssize_t>(out.size()), out.data());
+}
+
+py::bytes saved(const Engine& engine) {
+  const Bytes out = engine.save();
+  return {reinterpret_cast<const char*>(out.data()), out.size()};
+}
+
+void loaded(Engine& engine, const py::object& data) {
+  const Buffer buffer(data);
+  try {
+    engine.load(buffer.data(), buffer.size());
+  } catch (const std::invalid_argument& e) {
+    raise("JournalError", e.what());
+  }
+}
+
+// What a live monitor asks of an engine.
+void bind_live_engine(py::class_<PyEngine>& c) {
+  using py::arg;
+  using Self = PyEngine&;
+  c.def(
+      "watch_instrument", [](Self s, std::uint32_t i, bool on) { s.idle().watch_instrument(i, on); }, arg("instrument"),
+      arg("on"));
+  c.def("last_row", [](Self s, std::uint32_t i) { return last_row(s.idle(), i); }, arg("instrument"));
+  c.def("event_counts", [](Self s) { return event_counts(s.idle()); });
+  c.def("record_trades", [](Self s) { s.idle().record_trades(); });
+  c.def("take_trades", [](Self s) { return take(s.idle().trades, "TRADE"); });
+  c.def(
+      "run_clock",
+      [](Self s, std::int64_t ts) {
+        const Run running(s);
+        s.engine.run_clock(ts);
+      },
+      arg("ts_ns"));
+  c.def(
+      "doubt", [](Self s, std::optional<std::uint32_t> i) { s.idle().doubt(i.value_or(ALL_INSTRUMENTS)); },
+      arg("instrument") = py::none());
+  c.def("save", [](Self s) { return saved(s.idle()); });
+  c.def("load", [](Self s, const py::object& data) { loaded(s.idle(), data); }, arg("data"));
 }
 
 void append_orders(const Engine& engine, const Instrument& in, bool ask, Arena<RestingOrder>& out) {
@@ -310,14 +366,16 @@ void bind_engine(py::module_& m) {
   bind_sinks(c);
 
   c.def("watch", &watch, arg("kernel"), arg("state"), arg("table"), arg("heads") = nullptr, arg("alert") = 0,
-        arg("alert_params") = py::bytes(), arg("alert_state") = py::bytes(), arg("rows") = true);
+        arg("alert_params") = py::bytes(), arg("alert_state") = py::bytes(), arg("rows") = 1, arg("select") = false);
   c.def(
       "set_table",
-      [](Self s, std::uint32_t instrument, const py::bytes& state, const py::array& table, const py::bytes& params) {
-        s.idle().set_table(instrument, bytes_of(state), table_of(table), bytes_of(params));
+      [](Self s, std::uint32_t instrument, const py::bytes& state, const py::array& table, const py::bytes& params,
+         bool keep_state) {
+        s.idle().set_table(instrument, bytes_of(state), table_of(table), bytes_of(params), keep_state);
         s.tables.push_back(table);
       },
-      arg("instrument"), arg("state"), arg("table"), arg("alert_params") = py::bytes());
+      arg("instrument"), arg("state"), arg("table"), arg("alert_params") = py::bytes(), arg("keep_state") = false);
+  bind_live_engine(c);
   c.def("state_of", [](Self s, std::uint32_t i) { return state_of(s.idle(), i); }, arg("instrument"));
   c.def("ticks", [](Self s, bool on) { s.idle().ticks(on); }, arg("on"));
   c.def("take_rows", [](Self s) { return take(s.idle().rows, "ROW"); });

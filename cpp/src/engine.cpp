@@ -68,6 +68,7 @@ Engine::Engine(bool always_open, std::size_t reserve_orders, std::size_t reserve
       deeds(&growths),
       views(&growths),
       rows(&growths),
+      trades(&growths),
       store_(reserve_orders, &growths),
       first_state_(always_open ? TradingState::ALWAYS : TradingState::UNKNOWN) {
   findings.reserve(MAX_FINDINGS);
@@ -94,7 +95,8 @@ Instrument& Engine::at(std::uint32_t index) {
 }
 
 void Engine::equip(Instrument& in) {
-  in.book.view = tracked_ || (depth_ > 0 && depth_ <= DEPTH) ? &in.view : nullptr;
+  const bool tracked = tracked_ && !watch_.select;
+  in.book.view = tracked || (depth_ > 0 && depth_ <= DEPTH) ? &in.view : nullptr;
   in.book.watch_depth = static_cast<std::uint32_t>(std::max<std::size_t>(depth_, bbo_on_));
   in.view.instrument = in.book.instrument;
   in.view.ts_event = in.view.ts_recv = NULL_TS;
@@ -102,8 +104,46 @@ void Engine::equip(Instrument& in) {
   in.depth_image.resize(depth_ * 4, 0);
   levels(in, depth_, in.depth_image.data());
   in.table = watch_.table;
+  if (watch_.select) return;
   in.state_block.assign(watch_.state);
   in.alert_state.assign(watch_.alert_state);
+}
+
+// The view's levels out of the ladders; from here on they are kept in step.
+void Engine::show(Instrument& in) {
+  TopLevels(in.view).cleared();
+  for (const bool ask : {false, true}) {
+    const Ladder& ladder = in.book.side[ask];
+    const std::size_t n = std::min<std::size_t>(ladder.size(), DEPTH);
+    for (std::size_t i = 0; i < n; ++i) {
+      const Level& level = store_.level(ladder.best(i).level);
+      TopLevels(in.view).inserted(ask, i, to_px(ask, level.key), level.qty);
+    }
+  }
+  in.book.view = &in.view;
+}
+
+void Engine::watch_instrument(std::uint32_t instrument, bool on) {
+  if (!watch_.select) throw std::logic_error("watch_instrument is for a stage that selects");
+  if (instrument >= MAX_INSTRUMENTS) throw std::out_of_range("instrument index above 2^20 - 1");
+  Instrument& in = at(instrument);
+  if (on == (in.book.view != nullptr)) return;
+  in.pending = Pending{};
+  in.scored = false;
+  if (!on) {
+    in.book.view = nullptr;
+    in.ticks_left = 0;
+    std::erase(ticking_, &in);
+    return;
+  }
+  show(in);
+  if (!in.own) in.state_block.assign(watch_.state);
+  in.alert_state.assign(watch_.alert_state);
+}
+
+bool Engine::watched(std::uint32_t instrument) const noexcept {
+  const Instrument* in = find(instrument);
+  return tracked_ && in != nullptr && in->book.view != nullptr;
 }
 
 // ---- set-up --------------------------------------------------------------------------------------------------------
@@ -137,12 +177,13 @@ void Engine::ticks(bool on) {
 }
 
 void Engine::set_table(std::uint32_t instrument, const Bytes& state, const std::int8_t* table,
-                       const Bytes& alert_params) {
+                       const Bytes& alert_params, bool keep_state) {
   if (watch_.kernel == nullptr) throw std::logic_error("set_table comes after watch");
   if (instrument >= MAX_INSTRUMENTS) throw std::out_of_range("instrument index above 2^20 - 1");
   Instrument& in = at(instrument);
   in.table = table;
-  in.state_block.assign(state);
+  in.own = true;
+  if (!keep_state) in.state_block.assign(state);
   if (!alert_params.empty()) in.alert_params.assign(alert_params);
 }
 
@@ -178,6 +219,15 @@ void Engine::count(Integrity kind, std::uint64_t n, std::uint32_t instrument) {
   if (in == nullptr && kind == Integrity::gap) {
     for (Instrument* each : sorted_) each->suspect = true;
   }
+}
+
+void Engine::doubt(std::uint32_t instrument) noexcept {
+  for (Instrument* in : sorted_) in->suspect |= instrument == ALL_INSTRUMENTS || in->book.instrument == instrument;
+}
+
+void Engine::run_clock(std::int64_t to) {
+  started_ = true;
+  if (to > now) advance(to);
 }
 
 void Engine::reset_book(std::uint32_t instrument) {
@@ -270,8 +320,9 @@ void Engine::complete(Instrument& in, const Event& e) {
     in.changed = false;
     check_crossed(in, e);
   }
+  ++in.completed;
   if (in.book.deep_change != 0) emit_changes(in, e);
-  if (!tracked_) return;
+  if (!tracked_ || (watch_.select && in.book.view == nullptr)) return;
   View& v = in.view;
   Pending& p = in.pending;
   v.now = now;
@@ -280,6 +331,8 @@ void Engine::complete(Instrument& in, const Event& e) {
   v.action = e.action, v.side = p.side, v.flags = e.flags;
   v.level = p.posted ? level_of(v, p.side, p.px) : NO_LEVEL;
   v.tick = 0;
+  if (trades_on_ && p.trade > 0)
+    trades.push(Trade{now, p.px, p.trade, in.book.instrument, -static_cast<std::int32_t>(p.side)});
   p = Pending{};
   if (ticks_on_ && in.ticks_left == 0) {
     ticking_.push_back(&in);
@@ -358,7 +411,9 @@ void Engine::score(Instrument& in) {
     watch_.alert(row.heads, params, in.alert_state.data(), row.level, state);
     row.alert = state[0], row.fresh = state[1];
   }
-  if (watch_.rows) rows.push(row);
+  in.last_row = row;
+  in.scored = true;
+  if (watch_.rows == RowsKept::ALL || (watch_.rows == RowsKept::FRESH && row.fresh != 0)) rows.push(row);
 }
 
 }  // namespace microrisk

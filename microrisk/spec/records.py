@@ -228,5 +228,16 @@ FINDING = np.dtype(
     ]
 )
 
-RECORDS = {"Event": EVENT, "View": VIEW, "Row": ROW, "Bbo": BBO, "RestingOrder": ORDER, "Finding": FINDING}
+TRADE = np.dtype(
+    [
+        ("now", "<i8"),  # the core's clock
+        ("px", "<i8"),  # feed units
+        ("qty", "<i8"),
+        ("instrument", "<u4"),
+        ("side", "<i4"),  # of the aggressor: 1 bought, -1 sold, 0 not known
+    ]
+)
+"""What was traded with one event of a watched instrument."""
+
+RECORDS = {"Event": EVENT, "View": VIEW, "Row": ROW, "Bbo": BBO, "RestingOrder": ORDER, "Finding": FINDING, "Trade": TRADE}
 ENUMS = {"Action": Action, "Flag": Flag, "TradingState": TradingState, "FeedId": FeedId, "Integrity": Integrity}

@@ -41,13 +41,17 @@ class StateBlock {
   std::size_t size_ = 0;
 };
 
+// Which rows are kept: none, every one, or those in which a head went into alarm.
+enum class RowsKept : std::uint8_t { NONE, ALL, FRESH };
+
 struct Watch {
   KernelFn kernel = nullptr;
   AlertFn alert = nullptr;
   const Heads* heads = nullptr;
   const std::int8_t* table = nullptr;
   Bytes state, alert_params, alert_state;
-  bool rows = true;
+  RowsKept rows = RowsKept::ALL;
+  bool select = false;  // only chosen instruments have views, features and heads
 };
 
 // Quantities of the events since the last completed one.
@@ -74,8 +78,12 @@ struct alignas(64) Instrument {
   View view{};
   std::uint32_t ticks_left = 0;
   std::int64_t next_view = INT64_MIN;  // earliest time of the next recorded view
+  std::uint64_t completed = 0;         // events
   std::array<std::uint64_t, N_INTEGRITY> integrity{};
   const std::int8_t* table = nullptr;
+  Row last_row{};
+  bool scored = false;  // last_row counts
+  bool own = false;     // has a state and table of its own
   StateBlock state_block, alert_state;
   StateBlock alert_params;                // the instrument's own; empty = those of the watch
   std::vector<std::int64_t> depth_image;  // the last recorded one
@@ -126,7 +134,21 @@ class Engine {
   void watch(Watch stage);
   void ticks(bool on);
 
-  void set_table(std::uint32_t instrument, const Bytes& state, const std::int8_t* table, const Bytes& alert_params);
+  // `keep_state`: the state goes on, only table and parameters are bound (after load).
+  void set_table(std::uint32_t instrument, const Bytes& state, const std::int8_t* table, const Bytes& alert_params,
+                 bool keep_state = false);
+  // Of a stage that selects: begins with a fresh state, or ends, the scoring of one instrument.
+  void watch_instrument(std::uint32_t instrument, bool on);
+  bool watched(std::uint32_t instrument) const noexcept;
+  void record_trades() noexcept { trades_on_ = true; }
+  // The time is `to`: what the next message would have caused by its time alone.
+  void run_clock(std::int64_t to);
+  // Marks a book, or every known one (ALL_INSTRUMENTS), as not to be trusted.
+  void doubt(std::uint32_t instrument) noexcept;
+  // Everything that decides the future of books, marks, counts, views and states; what sinks hold is not part of it.
+  // load: into an engine without events, with the same stage; std::invalid_argument says what is wrong with the bytes.
+  Bytes save() const;
+  void load(const std::uint8_t* data, std::size_t size);
   void latency(bool on);
   // Whether run_itch looks at messages ahead (it does unless told otherwise); for measuring what that is worth.
   void look_ahead(bool on) noexcept { look_ahead_ = on; }
@@ -147,6 +169,7 @@ class Engine {
   Arena<Deed> deeds;
   Arena<View> views;
   Arena<Row> rows;
+  Arena<Trade> trades;
   Arena<Finding> findings;
   Histogram histogram;
   std::array<std::uint64_t, N_INTEGRITY> integrity{};
@@ -158,6 +181,7 @@ class Engine {
 
  private:
   friend class ItchRun;
+  friend class EngineState;
 
   void apply(const Event& e);
   void advance(std::int64_t to);
@@ -199,6 +223,7 @@ class Engine {
   void track();
   Instrument& at(std::uint32_t index);
   void equip(Instrument& in);
+  void show(Instrument& in);
 
   BookStore store_;
   std::vector<Instrument*> table_;
@@ -218,6 +243,7 @@ class Engine {
   bool bbo_on_ = false, views_on_ = false, tracked_ = false, ticks_on_ = false, started_ = false;
   bool ticking_sorted_ = true;
   bool look_ahead_ = true;
+  bool trades_on_ = false;
 };
 
 }  // namespace microrisk

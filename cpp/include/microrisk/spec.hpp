@@ -9,7 +9,7 @@
 // clang-format off
 namespace microrisk {
 
-inline constexpr char ABI_HASH[] = "49239428e2daddb8";
+inline constexpr char ABI_HASH[] = "c516de3de8871c79";
 inline constexpr std::size_t DEPTH = 10;
 inline constexpr std::size_t N_FEATURES = 32;
 inline constexpr std::size_t N_HEADS = 4;
@@ -320,6 +320,21 @@ static_assert(offsetof(Finding, qty) == 32);
 static_assert(offsetof(Finding, instrument) == 40);
 static_assert(offsetof(Finding, kind) == 44);
 static_assert(std::is_trivially_copyable_v<Finding>);
+
+struct Trade {
+  std::int64_t now;
+  std::int64_t px;
+  std::int64_t qty;
+  std::uint32_t instrument;
+  std::int32_t side;
+};
+static_assert(sizeof(Trade) == 32);
+static_assert(offsetof(Trade, now) == 0);
+static_assert(offsetof(Trade, px) == 8);
+static_assert(offsetof(Trade, qty) == 16);
+static_assert(offsetof(Trade, instrument) == 24);
+static_assert(offsetof(Trade, side) == 28);
+static_assert(std::is_trivially_copyable_v<Trade>);
 
 namespace itch {
 constexpr std::size_t length_of(unsigned char type) noexcept {
