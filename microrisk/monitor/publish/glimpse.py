@@ -34,7 +34,8 @@ _STATE = b"SRHYLVWKJh"
 _LIVE_ORDER = np.dtype(
     [
         ("length", ">u2"), ("packet", "S1"), ("type", "S1"), ("locate", ">u2"), ("tracking", ">u2"),
-        ("time_high", ">u2"), ("time_low", ">u4"), ("ref", ">u8"), ("side", "S1"), ("shares", ">u4"), ("stock", "S8"), ("price", ">u4"),
+        ("time_high", ">u2"), ("time_low", ">u4"), ("ref", ">u8"), ("side", "S1"), ("shares", ">u4"),
+        ("stock", "S8"), ("price", ">u4"),
     ]
 )  # fmt: skip
 """A sequenced packet with an Add Order in it: 3 + 36 bytes."""
