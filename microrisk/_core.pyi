@@ -314,6 +314,138 @@ class Engine:
     def reset_book(self, instrument: int) -> None:
         """Empty the book and take the mark off."""
 
+class Journal:
+    """Blocks of the input journal (`spec/journal.py`), written into a file descriptor that stays the caller's.
+
+    Parameters
+    ----------
+    number : of the next block
+    crc : checksum of the block before, 0 for the first
+    """
+
+    def __init__(self, fd: int, *, number: int = 0, crc: int = 0) -> None: ...
+    def append(self, feed: int, kind: int, flags: int, recv_ns: int, seq: int, body: Buffer) -> None:
+        """A record into the block in the making; ValueError when body or block would be too long."""
+    def flush(self) -> int:
+        """Write the block; its bytes, 0 when it is empty.
+
+        OSError when it cannot be written: the file ends with its last whole block, the records stay pending.
+        """
+    def switch(self, fd: int) -> None:
+        """Go on in another file; RuntimeError while records are pending."""
+    @property
+    def number(self) -> int: ...
+    @property
+    def crc(self) -> int: ...
+    @property
+    def written_bytes(self) -> int: ...
+    @property
+    def pending_records(self) -> int: ...
+
+class LiveFeed:
+    """A MoldUDP64 feed of ITCH messages: arbitration of its lines, and its records to an engine.
+
+    take, take_stream, give_up, begin_session and joined put records into the journal's block; nothing is applied before
+    `Poller.poll` or `commit` has written it.
+
+    Parameters
+    ----------
+    number : EVENT feed number of its records
+    midnight_ns : UTC ns of the session's midnight in New York
+    session : name to expect, b"" takes the first that comes
+    expected : the first number to take, 0 takes what comes first
+    window : messages held behind a hole at most; then the hole is given up
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        number: int,
+        midnight_ns: int,
+        session: bytes = b"",
+        expected: int = 0,
+        window: int = 65536,
+    ) -> None: ...
+    def take(self, line: int, datagram: Buffer, recv_ns: int, journal: Journal) -> None:
+        """A datagram of line 0..25, or an answer of a re-request server."""
+    def take_stream(self, seq: int, blocks: Buffer, recv_ns: int, journal: Journal) -> None:
+        """Messages (u16 length, big-endian, and bytes each) whose numbers are known, from seq on."""
+    def holes(self) -> list[tuple[int, int, int]]:
+        """First missing number, how many, receive time (ns) of the packet that showed it."""
+    def give_up(self, upto: int, recv_ns: int, journal: Journal) -> int:
+        """Declare what is missing below `upto` lost (GAP), hand on what waited; how many were lost."""
+    def waiting_session(self) -> bytes | None:
+        """Name (10 bytes) of a session whose datagrams wait to be begun or refused."""
+    def begin_session(self, name: bytes, midnight_ns: int, recv_ns: int, journal: Journal, first: int = 1) -> None:
+        """SESSION, then what waited for it."""
+    def refuse_session(self) -> None:
+        """The waiting session is none of ours."""
+    def begin_join(self) -> None:
+        """Hold whatever comes until `joined`."""
+    def joined(self, seq: int, recv_ns: int, journal: Journal) -> None:
+        """The books stand in front of number seq: what is held from there on is handed on."""
+    def apply(self, kind: int, flags: int, recv_ns: int, seq: int, body: Buffer) -> int:
+        """One record of this feed to the books; how many messages it held."""
+    def counters(self) -> dict[str, int]:
+        """packets_a, packets_b, missing_a, ..., messages, duplicates, late, recovered, reordered, malformed, ..."""
+    def stages(self) -> dict[str, NDArray[np.uint64]]:
+        """Counts by bucket of `paced_edges`: receive_taken, taken_journalled, journalled_scored, receive_scored."""
+    def symbols(self) -> dict[int, str]: ...
+    def save(self) -> bytes: ...
+    def load(self, data: Buffer) -> None: ...
+    @property
+    def expected(self) -> int:
+        """The next number to hand on; 0 before the first."""
+    @property
+    def session(self) -> bytes: ...
+    @property
+    def ended(self) -> bool: ...
+    @property
+    def joining(self) -> bool: ...
+    @property
+    def messages(self) -> int:
+        """Messages applied, those of images too."""
+    @property
+    def names_version(self) -> int:
+        """Rises whenever an instrument gets a name."""
+    @property
+    def last_packet_ns(self) -> int:
+        """Receive time of the newest datagram, 0 before the first."""
+
+class Poller:
+    """UDP sockets of many feeds on one thread: receive, arbitrate, write the block, apply its records.
+
+    Receive times are the kernel's, on a steady clock: the wall clock at construction and monotonic time since.
+    """
+
+    def __init__(self, journal: Journal) -> None: ...
+    def add(self, fd: int, feed: LiveFeed, line: int) -> None:
+        """A non-blocking socket, which stays the caller's; OSError when it cannot be set up."""
+    def remove(self, fd: int) -> None: ...
+    def know(self, feed: LiveFeed) -> None:
+        """A feed without a socket, whose records `commit` applies."""
+    def wake(self) -> None:
+        """From any thread: the poll that waits, or the next one, returns."""
+    def poll(self, timeout_us: int, budget_us: int = 2000, spin: bool = False) -> int:
+        """Messages applied.
+
+        Waits up to timeout_us for the first datagram (milliseconds, rounded up), then works until nothing is ready or
+        budget_us is used; spin = never sleep. OSError when the journal cannot be written: nothing of the block is
+        applied, and it is written first next time.
+        """
+    def commit(self) -> int:
+        """Write the pending block and apply its records; messages applied."""
+    def now_ns(self) -> int:
+        """The steady clock, ns UTC; from any thread."""
+    def shift_wall(self, ns: int) -> None:
+        """For tests: as if the wall clock had been stepped."""
+    def counters(self) -> dict[str, int]:
+        """polls, wakes, datagrams, batches, kernel_drops, truncated, receive_errors, clock_steps."""
+
+def crc32(data: Buffer, crc: int = 0) -> int:
+    """CRC-32 of zlib, continued."""
+
 class Naming:
     """Instrument numbers to places in a table's dictionary of names, and to the unit of their prices."""
 

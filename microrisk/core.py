@@ -28,8 +28,11 @@ Heads = _core.Heads
 IexCapture = _core.IexCapture
 IexDecoder = _core.IexDecoder
 ItchDecoder = _core.ItchDecoder
+Journal = _core.Journal
+LiveFeed = _core.LiveFeed
 MoldCapture = _core.MoldCapture
 Naming = _core.Naming
+Poller = _core.Poller
 Table = _core.Table
 latency_edges = _core.latency_edges
 paced_edges = _core.paced_edges
@@ -45,8 +48,11 @@ __all__ = [
     "IexCapture",
     "IexDecoder",
     "ItchDecoder",
+    "Journal",
+    "LiveFeed",
     "MoldCapture",
     "Naming",
+    "Poller",
     "Table",
     "check_abi",
     "latency_edges",

@@ -10,6 +10,7 @@
 #include "arrays.hpp"
 #include "engine_object.hpp"
 #include "feeds.hpp"
+#include "live.hpp"
 #include "microrisk/engine.hpp"
 #include "paced.hpp"
 #include "sinks.hpp"
@@ -466,4 +467,5 @@ PYBIND11_MODULE(_core, m) {
   bind_tables(m);
   bind_capture(m);
   bind_iex(m);
+  bind_live(m);
 }

@@ -225,6 +225,12 @@ void Engine::doubt(std::uint32_t instrument) noexcept {
   for (Instrument* in : sorted_) in->suspect |= instrument == ALL_INSTRUMENTS || in->book.instrument == instrument;
 }
 
+void Engine::forget_states() noexcept {
+  if (first_state_ == TradingState::ALWAYS) return;
+  first_state_ = TradingState::UNKNOWN;
+  for (Instrument* in : sorted_) in->state = first_state_;
+}
+
 void Engine::run_clock(std::int64_t to) {
   started_ = true;
   if (to > now) advance(to);

@@ -25,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from microrisk import core
+from microrisk.core import Journal
 from microrisk.errors import JournalError, OutputError
 from microrisk.spec.journal import (
     BLOCK_HEADER,
@@ -267,7 +267,7 @@ class Writer:
         with _named(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._fd = self._open(number)
-        self.core = core.Journal(self._fd, number=number, crc=crc)
+        self.core = Journal(self._fd, number=number, crc=crc)
 
     @property
     def number(self) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from microrisk.spec import formats, iex, messages, records, units, weightfile
+from microrisk.spec import formats, iex, journal, messages, records, units, weightfile
 from microrisk.spec.hashes import abi_hash
 
 HEADER = Path(__file__).resolve().parents[2] / "cpp" / "include" / "microrisk" / "spec.hpp"
@@ -96,6 +96,20 @@ def _transports() -> list[str]:
         f"inline constexpr std::uint64_t END_OF_SESSION = {messages.MOLD_END_OF_SESSION};",
         *(f"inline constexpr std::size_t {f.name}_at = {f.offset};" for f in m.fields),
         "}  // namespace mold",
+        "",
+    ]
+
+
+def _journal() -> list[str]:
+    """Sizes and record kinds of the input journal."""
+    sizes = ("BLOCK_HEADER_BYTES", "RECORD_HEADER_BYTES", "MAX_BODY", "MAX_PAYLOAD")
+    return [
+        "namespace journal {",
+        f"inline constexpr std::uint32_t BLOCK_MAGIC = 0x{journal.BLOCK_MAGIC:08X};",
+        *(f"inline constexpr std::size_t {name} = {getattr(journal, name)};" for name in sizes),
+        f"inline constexpr std::uint16_t NO_FEED = 0x{journal.NO_FEED:04X};",
+        *_enum("Kind", journal.Kind)[:-1],
+        "}  // namespace journal",
         "",
     ]
 
@@ -186,7 +200,7 @@ def header() -> str:
     lines += _integrity_names()
     for name, dtype in records.RECORDS.items():
         lines += _struct(name, dtype)
-    lines += [*_itch(), *_transports(), *_iex(), *_layers(), "}  // namespace microrisk", ""]
+    lines += [*_itch(), *_transports(), *_journal(), *_iex(), *_layers(), "}  // namespace microrisk", ""]
     return "\n".join(lines)
 
 

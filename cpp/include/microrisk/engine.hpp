@@ -145,6 +145,8 @@ class Engine {
   void run_clock(std::int64_t to);
   // Marks a book, or every known one (ALL_INSTRUMENTS), as not to be trusted.
   void doubt(std::uint32_t instrument) noexcept;
+  // A new session: trading states are not known.
+  void forget_states() noexcept;
   // Everything that decides the future of books, marks, counts, views and states; what sinks hold is not part of it.
   // load: into an engine without events, with the same stage; std::invalid_argument says what is wrong with the bytes.
   Bytes save() const;
@@ -182,6 +184,7 @@ class Engine {
  private:
   friend class ItchRun;
   friend class EngineState;
+  friend class LiveFeed;
 
   void apply(const Event& e);
   void advance(std::int64_t to);

@@ -38,6 +38,8 @@ class ItchDecoder {
 
   // Counts a message that its caller decodes: of a known type and the right length. Returns its time.
   std::int64_t accept(const std::uint8_t* p) noexcept;
+  // A locate's symbol, 8 characters, as a saved state has it.
+  void name(std::uint16_t locate, const std::uint8_t* symbol) noexcept { learn(symbol, locate, true); }
   // Whether the locate of an add needs learn() (its symbol is not known yet).
   bool unnamed(std::uint16_t locate) const noexcept { return (named_[locate >> 6] >> (locate & 63) & 1) == 0; }
 

@@ -32,9 +32,9 @@ class FineHistogram {
     return (HALF + bucket % HALF) << (octave - 7);
   }
 
-  void add(std::uint64_t ns) noexcept {
-    ++counts_[bucket(ns)];
-    sum_ += ns;
+  void add(std::uint64_t ns, std::uint64_t times = 1) noexcept {
+    counts_[bucket(ns)] += times;
+    sum_ += ns * times;
     if (ns > max_) max_ = ns;
   }
   const std::array<std::uint64_t, BUCKETS>& counts() const noexcept { return counts_; }

@@ -613,6 +613,32 @@ inline constexpr std::size_t sequence_at = 10;
 inline constexpr std::size_t count_at = 18;
 }  // namespace mold
 
+namespace journal {
+inline constexpr std::uint32_t BLOCK_MAGIC = 0x314B4C42;
+inline constexpr std::size_t BLOCK_HEADER_BYTES = 24;
+inline constexpr std::size_t RECORD_HEADER_BYTES = 24;
+inline constexpr std::size_t MAX_BODY = 67108864;
+inline constexpr std::size_t MAX_PAYLOAD = 134217728;
+inline constexpr std::uint16_t NO_FEED = 0xFFFF;
+enum class Kind : std::uint8_t {
+  OPEN = 0,
+  RUN = 1,
+  TEXT = 2,
+  IMAGE_BEGIN = 3,
+  IMAGE = 4,
+  IMAGE_END = 5,
+  GAP = 6,
+  SESSION = 7,
+  CLOCK = 8,
+  END = 9,
+  CHECK = 10,
+  EVENTS = 11,
+  NAMES = 12,
+  DOUBT = 13,
+  CLOSE = 14,
+};
+}  // namespace journal
+
 namespace iex {
 inline constexpr std::uint16_t TOPS = 0x8003;
 inline constexpr std::uint16_t DEEP = 0x8004;

@@ -1,0 +1,315 @@
+// Journal, LiveFeed and Poller of microrisk._core; the contracts are in _core.pyi.
+#include "live.hpp"
+
+#include <pybind11/stl.h>
+
+#include <memory>
+#include <string>
+#include <system_error>
+#include <vector>
+
+#include "arrays.hpp"
+#include "engine_object.hpp"
+#include "microrisk/live.hpp"
+#include "microrisk/poller.hpp"
+
+namespace microrisk {
+
+namespace {
+
+// OSError with its number, so that Python sees ENOSPC as ENOSPC.
+[[noreturn]] void raise_os(const std::system_error& e) {
+  PyErr_SetObject(PyExc_OSError, py::make_tuple(e.code().value(), e.what()).ptr());
+  throw py::error_already_set();
+}
+
+// A feed with the engine that it drives.
+struct PyLiveFeed {
+  PyLiveFeed(const py::object& of, std::uint16_t number, std::int64_t midnight_ns, const py::bytes& session,
+             std::uint64_t expected, std::size_t window)
+      : owner(of),
+        engine(of.cast<PyEngine&>()),
+        feed(engine.engine, number, midnight_ns, session, expected, window) {}
+  py::object owner;
+  PyEngine& engine;
+  LiveFeed feed;
+};
+
+struct PyJournal {
+  PyJournal(int fd, std::uint64_t number, std::uint32_t crc) : journal(fd, number, crc) {}
+  Journal journal;
+};
+
+struct PyPoller {
+  explicit PyPoller(const py::object& journal) : owner(journal), poller(journal.cast<PyJournal&>().journal) {}
+  py::object owner;
+  Poller poller;
+  std::vector<py::object> held;
+  std::vector<PyEngine*> engines;
+
+  void hold(const py::object& feed) {
+    for (const py::object& each : held)
+      if (each.is(feed)) return;
+    held.push_back(feed);
+    engines.push_back(&feed.cast<PyLiveFeed&>().engine);
+  }
+};
+
+// Without the interpreter lock, every engine of the poller marked as running.
+class Running {
+ public:
+  explicit Running(PyPoller& self) : self_(self) {
+    for (PyEngine* e : self.engines) (void)e->idle();
+    for (PyEngine* e : self.engines) e->busy = true;
+    saved_ = PyEval_SaveThread();
+  }
+  Running(const Running&) = delete;
+  Running& operator=(const Running&) = delete;
+  ~Running() {
+    PyEval_RestoreThread(saved_);
+    for (PyEngine* e : self_.engines) e->busy = false;
+  }
+
+ private:
+  PyPoller& self_;
+  PyThreadState* saved_ = nullptr;
+};
+
+template <class F>
+auto guarded(F work) {
+  try {
+    return work();
+  } catch (const std::system_error& e) {
+    raise_os(e);
+  }
+}
+
+std::uint64_t poll(PyPoller& self, std::int64_t timeout_us, std::int64_t budget_us, bool spin) {
+  return guarded([&] {
+    const Running running(self);
+    return self.poller.poll(timeout_us, budget_us, spin);
+  });
+}
+
+py::dict counters(const PyPoller& self) {
+  const PollerCounts& c = self.poller.counts;
+  py::dict out;
+  out["polls"] = c.polls.get(), out["wakes"] = c.wakes.get(), out["datagrams"] = c.datagrams.get();
+  out["batches"] = c.batches.get(), out["kernel_drops"] = c.kernel_drops.get();
+  out["truncated"] = c.truncated.get(), out["receive_errors"] = c.receive_errors.get();
+  out["clock_steps"] = self.poller.clock.steps();
+  return out;
+}
+
+py::dict counters(const PyLiveFeed& self) {
+  const ArbiterCounts& c = self.feed.arbiter.counts;
+  py::dict out;
+  const char* const lines[] = {"packets_a", "packets_b", "packets_c"};
+  const char* const jumps[] = {"missing_a", "missing_b", "missing_c"};
+  for (std::size_t i = 0; i < 3; ++i) {
+    out[lines[i]] = self.feed.arbiter.lines()[i].packets.get();
+    out[jumps[i]] = self.feed.arbiter.lines()[i].missing.get();
+  }
+  std::uint64_t missing = 0;
+  for (const Hole& hole : self.feed.arbiter.holes()) missing += hole.end - hole.first;
+  out["messages"] = c.taken.get(), out["duplicates"] = c.duplicates.get(), out["late"] = c.late.get();
+  out["recovered"] = c.recovered.get(), out["reordered"] = c.reordered.get(), out["malformed"] = c.malformed.get();
+  out["requests"] = c.requests.get(), out["heartbeats"] = c.heartbeats.get(), out["ends"] = c.ends.get();
+  out["unsequenced"] = c.unsequenced.get(), out["trailing"] = c.trailing.get(), out["foreign"] = c.foreign.get();
+  out["wild"] = c.wild.get(), out["behind"] = c.behind.get(), out["overflow"] = c.overflow.get();
+  out["dropped"] = c.dropped.get(), out["held"] = c.held.get(), out["held_max"] = c.held_max.get();
+  out["waiting"] = c.waiting.get(), out["missing"] = missing;
+  return out;
+}
+
+py::array_t<std::uint64_t> counts_of(const FineHistogram& h) {
+  return py::array_t<std::uint64_t>(static_cast<py::ssize_t>(FineHistogram::BUCKETS), h.counts().data());
+}
+
+py::dict stages(const PyLiveFeed& self) {
+  const StageTimes& s = self.feed.stages;
+  py::dict out;
+  out["receive_taken"] = counts_of(s.receive_taken);
+  out["taken_journalled"] = counts_of(s.taken_journalled);
+  out["journalled_scored"] = counts_of(s.journalled_scored);
+  out["receive_scored"] = counts_of(s.receive_scored);
+  return out;
+}
+
+py::list holes(const PyLiveFeed& self) {
+  py::list out;
+  for (const Hole& h : self.feed.arbiter.holes()) out.append(py::make_tuple(h.first, h.end - h.first, h.since_ns));
+  return out;
+}
+
+py::object waiting_session(const PyLiveFeed& self) {
+  const std::string& name = self.feed.arbiter.waiting();
+  return name.empty() ? py::object(py::none()) : py::object(py::bytes(name));
+}
+
+py::dict symbols(const PyLiveFeed& self) {
+  py::dict out;
+  const auto& known = self.feed.decoder().symbols();
+  for (std::size_t locate = 0; locate < known.size(); ++locate) {
+    std::string_view text(known[locate].data(), known[locate].size());
+    if (text == std::string_view("\0\0\0\0\0\0\0\0", 8)) continue;
+    text = text.substr(0, text.find_last_not_of(' ') + 1);
+    out[py::int_(locate)] = py::reinterpret_steal<py::str>(
+        PyUnicode_DecodeLatin1(text.data(), static_cast<py::ssize_t>(text.size()), nullptr));
+  }
+  return out;
+}
+
+std::uint64_t apply(PyLiveFeed& self, std::uint8_t kind, std::uint8_t flags, std::int64_t recv_ns, std::uint64_t seq,
+                    const py::object& body) {
+  const Buffer buffer(body);
+  const Run running(self.engine);
+  return self.feed.apply(
+      Record{self.feed.number(), static_cast<journal::Kind>(kind), flags, recv_ns, seq, buffer.data(), buffer.size()});
+}
+
+void load(PyLiveFeed& self, const py::object& data) {
+  const Buffer buffer(data);
+  try {
+    self.feed.load(buffer.data(), buffer.size());
+  } catch (const std::invalid_argument& e) {
+    raise("JournalError", e.what());
+  }
+}
+
+void bind_journal(py::module_& m) {
+  using py::arg;
+  py::class_<PyJournal> c(m, "Journal");
+  c.def(py::init<int, std::uint64_t, std::uint32_t>(), arg("fd"), py::kw_only(), arg("number") = 0, arg("crc") = 0);
+  c.def(
+      "append",
+      [](PyJournal& s, std::uint16_t feed, std::uint8_t kind, std::uint8_t flags, std::int64_t recv_ns,
+         std::uint64_t seq, const py::object& body) {
+        const Buffer b(body);
+        s.journal.append(Record{feed, static_cast<journal::Kind>(kind), flags, recv_ns, seq, b.data(), b.size()});
+      },
+      arg("feed"), arg("kind"), arg("flags"), arg("recv_ns"), arg("seq"), arg("body"));
+  c.def("flush", [](PyJournal& s) {
+    return guarded([&] {
+      const py::gil_scoped_release release;
+      return s.journal.flush();
+    });
+  });
+  c.def("switch", [](PyJournal& s, int fd) { s.journal.change_file(fd); }, arg("fd"));
+  c.def_property_readonly("number", [](const PyJournal& s) { return s.journal.number(); });
+  c.def_property_readonly("crc", [](const PyJournal& s) { return s.journal.crc(); });
+  c.def_property_readonly("written_bytes", [](const PyJournal& s) { return s.journal.written_bytes(); });
+  c.def_property_readonly("pending_records", [](const PyJournal& s) { return s.journal.pending_records(); });
+}
+
+void bind_feed(py::module_& m) {
+  using py::arg;
+  using Self = PyLiveFeed&;
+  py::class_<PyLiveFeed> c(m, "LiveFeed");
+  c.def(py::init<const py::object&, std::uint16_t, std::int64_t, const py::bytes&, std::uint64_t, std::size_t>(),
+        arg("engine"), py::kw_only(), arg("number"), arg("midnight_ns"), arg("session") = py::bytes(),
+        arg("expected") = 0, arg("window") = 65536);
+  c.def(
+      "take",
+      [](Self s, std::size_t line, const py::object& datagram, std::int64_t recv_ns, PyJournal& journal) {
+        const Buffer b(datagram);
+        s.feed.last_packet_ns = recv_ns;
+        s.feed.arbiter.take(line, b.data(), b.size(), recv_ns, journal.journal);
+      },
+      arg("line"), arg("datagram"), arg("recv_ns"), arg("journal"));
+  c.def(
+      "take_stream",
+      [](Self s, std::uint64_t seq, const py::object& blocks, std::int64_t recv_ns, PyJournal& journal) {
+        const Buffer b(blocks);
+        s.feed.last_packet_ns = recv_ns;
+        s.feed.arbiter.take_stream(seq, b.data(), b.size(), recv_ns, journal.journal);
+      },
+      arg("seq"), arg("blocks"), arg("recv_ns"), arg("journal"));
+  c.def("holes", &holes);
+  c.def(
+      "give_up",
+      [](Self s, std::uint64_t upto, std::int64_t recv_ns, PyJournal& journal) {
+        return s.feed.arbiter.give_up(upto, recv_ns, journal.journal);
+      },
+      arg("upto"), arg("recv_ns"), arg("journal"));
+  c.def("waiting_session", &waiting_session);
+  c.def(
+      "begin_session",
+      [](Self s, const py::bytes& name, std::int64_t midnight_ns, std::int64_t recv_ns, PyJournal& journal,
+         std::uint64_t first) { s.feed.arbiter.begin_session(name, midnight_ns, first, recv_ns, journal.journal); },
+      arg("name"), arg("midnight_ns"), arg("recv_ns"), arg("journal"), arg("first") = 1);
+  c.def("refuse_session", [](Self s) { s.feed.arbiter.refuse_session(); });
+  c.def("begin_join", [](Self s) { s.feed.arbiter.begin_join(); });
+  c.def(
+      "joined",
+      [](Self s, std::uint64_t seq, std::int64_t recv_ns, PyJournal& journal) {
+        s.feed.arbiter.joined(seq, recv_ns, journal.journal);
+      },
+      arg("seq"), arg("recv_ns"), arg("journal"));
+  c.def("apply", &apply, arg("kind"), arg("flags"), arg("recv_ns"), arg("seq"), arg("body"));
+  c.def("counters", [](const PyLiveFeed& s) { return counters(s); });
+  c.def("stages", &stages);
+  c.def("symbols", &symbols);
+  c.def("save", [](const PyLiveFeed& s) {
+    const Bytes out = s.feed.save();
+    return py::bytes(reinterpret_cast<const char*>(out.data()), out.size());
+  });
+  c.def("load", &load, arg("data"));
+  c.def_property_readonly("expected", [](const PyLiveFeed& s) { return s.feed.arbiter.expected(); });
+  c.def_property_readonly("session", [](const PyLiveFeed& s) { return py::bytes(s.feed.arbiter.session()); });
+  c.def_property_readonly("ended", [](const PyLiveFeed& s) { return s.feed.arbiter.ended(); });
+  c.def_property_readonly("joining", [](const PyLiveFeed& s) { return s.feed.arbiter.joining(); });
+  c.def_property_readonly("messages", [](const PyLiveFeed& s) { return s.feed.messages(); });
+  c.def_property_readonly("names_version", [](const PyLiveFeed& s) { return s.feed.names_version(); });
+  c.def_property_readonly("last_packet_ns", [](const PyLiveFeed& s) { return s.feed.last_packet_ns; });
+}
+
+void bind_poller(py::module_& m) {
+  using py::arg;
+  using Self = PyPoller&;
+  py::class_<PyPoller> c(m, "Poller");
+  c.def(py::init<const py::object&>(), arg("journal"));
+  c.def(
+      "add",
+      [](Self s, int fd, const py::object& feed, std::size_t line) {
+        guarded([&] { s.poller.add(fd, feed.cast<PyLiveFeed&>().feed, line); });
+        s.hold(feed);
+      },
+      arg("fd"), arg("feed"), arg("line"));
+  c.def("remove", [](Self s, int fd) { s.poller.remove(fd); }, arg("fd"));
+  c.def(
+      "know",
+      [](Self s, const py::object& feed) {
+        s.poller.know(feed.cast<PyLiveFeed&>().feed);
+        s.hold(feed);
+      },
+      arg("feed"));
+  c.def("wake", [](Self s) { s.poller.wake(); });
+  c.def("poll", &poll, arg("timeout_us"), arg("budget_us") = 2000, arg("spin") = false);
+  c.def("commit", [](Self s) {
+    return guarded([&] {
+      const Running running(s);
+      return s.poller.commit();
+    });
+  });
+  c.def("now_ns", [](const PyPoller& s) { return s.poller.clock.now(); });
+  c.def("shift_wall", [](Self s, std::int64_t ns) { s.poller.clock.shift(ns); }, arg("ns"));
+  c.def("counters", [](const PyPoller& s) { return counters(s); });
+}
+
+}  // namespace
+
+void bind_live(py::module_& m) {
+  bind_journal(m);
+  bind_feed(m);
+  bind_poller(m);
+  m.def(
+      "crc32",
+      [](const py::object& data, std::uint32_t crc) {
+        const Buffer b(data);
+        return crc32(crc, b.data(), b.size());
+      },
+      py::arg("data"), py::arg("crc") = 0);
+}
+
+}  // namespace microrisk

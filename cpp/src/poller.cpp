@@ -1,0 +1,212 @@
+#include "microrisk/poller.hpp"
+
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+
+namespace microrisk {
+
+namespace {
+
+constexpr int RECEIVE_BUFFER = 8 << 20;
+constexpr std::size_t CONTROL = CMSG_SPACE(sizeof(timespec)) + CMSG_SPACE(sizeof(std::uint32_t));
+
+std::int64_t read_clock(clockid_t id) noexcept {
+  timespec t;
+  clock_gettime(id, &t);
+  return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+[[noreturn]] void fail(const char* what) {
+  throw std::system_error(errno, std::generic_category(), what);
+}
+
+void set(int fd, int name, int value, const char* what) {
+  if (setsockopt(fd, SOL_SOCKET, name, &value, sizeof(value)) != 0) fail(what);
+}
+
+// Messages of one recvmmsg call, reused.
+struct Scratch {
+  std::array<mmsghdr, Poller::BATCH> headers{};
+  std::array<iovec, Poller::BATCH> vectors{};
+  alignas(cmsghdr) std::array<std::array<char, CONTROL>, Poller::BATCH> control{};
+};
+
+Scratch& scratch() {
+  thread_local Scratch s;
+  return s;
+}
+
+}  // namespace
+
+// ---- clock ---------------------------------------------------------------------------------------------------------
+
+SteadyClock::SteadyClock() noexcept : anchor_(read_clock(CLOCK_REALTIME) - read_clock(CLOCK_MONOTONIC)) {}
+
+std::int64_t SteadyClock::now() const noexcept {
+  return anchor_ + read_clock(CLOCK_MONOTONIC);
+}
+
+std::int64_t SteadyClock::wall() const noexcept {
+  return read_clock(CLOCK_REALTIME) + shift_;
+}
+
+std::int64_t SteadyClock::offset() noexcept {
+  const std::int64_t offset = now() - wall();
+  const std::int64_t change = offset - last_;
+  if (change > STEP_NS || change < -STEP_NS) steps_.add(1);
+  last_ = offset;
+  return offset - shift_;  // stamps of the kernel know nothing of the tests' shift
+}
+
+// ---- sockets -------------------------------------------------------------------------------------------------------
+
+Poller::Poller(Journal& journal)
+    : journal_(journal), epoll_(epoll_create1(EPOLL_CLOEXEC)), event_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (epoll_ < 0 || event_ < 0) fail("no epoll or eventfd");
+  epoll_event e{};
+  e.events = EPOLLIN;
+  e.data.fd = event_;
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, event_, &e) != 0) fail("epoll_ctl");
+  buffers_.resize(BATCH * ROOM);
+}
+
+Poller::~Poller() {
+  if (event_ >= 0) close(event_);
+  if (epoll_ >= 0) close(epoll_);
+}
+
+void Poller::add(int fd, LiveFeed& feed, std::size_t line) {
+  if (line >= Arbiter::MAX_LINES) throw std::invalid_argument("lines are numbered 0 to 25");
+  set(fd, SO_TIMESTAMPNS, 1, "SO_TIMESTAMPNS");
+  set(fd, SO_RXQ_OVFL, 1, "SO_RXQ_OVFL");
+  const int room = RECEIVE_BUFFER;
+  // beyond the system's limit only with the right to; what the socket then has is what there is
+  if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &room, sizeof(room)) != 0)
+    (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
+  epoll_event e{};
+  e.events = EPOLLIN;
+  e.data.fd = fd;
+  if (epoll_ctl(epoll_, EPOLL_CTL_ADD, fd, &e) != 0) fail("epoll_ctl");
+  sockets_[fd] = Socket{&feed, line};
+  know(feed);
+}
+
+void Poller::remove(int fd) {
+  if (sockets_.erase(fd) > 0) (void)epoll_ctl(epoll_, EPOLL_CTL_DEL, fd, nullptr);
+}
+
+void Poller::wake() noexcept {
+  const std::uint64_t one = 1;
+  (void)!write(event_, &one, sizeof(one));
+}
+
+// ---- one poll ------------------------------------------------------------------------------------------------------
+
+std::uint64_t Poller::poll(std::int64_t timeout_us, std::int64_t budget_us, bool spin) {
+  counts.polls.add(1);
+  std::uint64_t applied = commit();
+  const std::int64_t end = clock.now() + (spin ? std::max(timeout_us, budget_us) : budget_us) * 1000;
+  std::array<epoll_event, 128> ready;
+  for (bool first = true;; first = false) {
+    const int wait_ms =
+        first && !spin ? static_cast<int>((std::clamp<std::int64_t>(timeout_us, 0, 60'000'000) + 999) / 1000) : 0;
+    const int n = epoll_wait(epoll_, ready.data(), static_cast<int>(ready.size()), wait_ms);
+    if (n < 0 && errno != EINTR) fail("epoll_wait");
+    const std::int64_t offset = clock.offset();
+    std::size_t received = 0;
+    bool woken = false;
+    batch_bytes_ = 0;
+    for (int i = 0; i < n; ++i) {
+      const int fd = ready[static_cast<std::size_t>(i)].data.fd;
+      if (fd == event_) {
+        std::uint64_t times;
+        (void)!read(event_, &times, sizeof(times));
+        counts.wakes.add(1);
+        woken = true;
+        continue;
+      }
+      const auto at = sockets_.find(fd);
+      if (at != sockets_.end() && batch_bytes_ < BLOCK_BYTES) received += receive(fd, at->second, offset);
+    }
+    if (received > 0) applied += commit();
+    const bool over = clock.now() >= end;
+    if (woken || over || (received == 0 && !spin)) return applied;
+  }
+}
+
+// Up to BATCH datagrams of one socket into the journal's block.
+std::size_t Poller::receive(int fd, Socket& socket, std::int64_t offset) {
+  Scratch& s = scratch();
+  for (std::size_t i = 0; i < BATCH; ++i) {
+    s.vectors[i] = iovec{buffers_.data() + i * ROOM, ROOM};
+    msghdr& h = s.headers[i].msg_hdr;
+    h = msghdr{};
+    h.msg_iov = &s.vectors[i], h.msg_iovlen = 1;
+    h.msg_control = s.control[i].data(), h.msg_controllen = CONTROL;
+  }
+  const int n = recvmmsg(fd, s.headers.data(), BATCH, MSG_DONTWAIT, nullptr);
+  if (n < 0) {
+    counts.receive_errors.add(errno != EAGAIN && errno != EINTR);
+    return 0;
+  }
+  for (std::size_t i = 0; i < static_cast<std::size_t>(n); ++i) take(fd, socket, i, offset);
+  return static_cast<std::size_t>(n);
+}
+
+void Poller::take(int, Socket& socket, std::size_t i, std::int64_t offset) {
+  mmsghdr& m = scratch().headers[i];
+  std::int64_t stamp = 0;
+  for (cmsghdr* c = CMSG_FIRSTHDR(&m.msg_hdr); c != nullptr; c = CMSG_NXTHDR(&m.msg_hdr, c)) {
+    if (c->cmsg_level != SOL_SOCKET) continue;
+    if (c->cmsg_type == SCM_TIMESTAMPNS) {
+      timespec t;
+      std::memcpy(&t, CMSG_DATA(c), sizeof(t));
+      stamp = t.tv_sec * NS_PER_S + t.tv_nsec;
+    } else if (c->cmsg_type == SO_RXQ_OVFL) {
+      std::uint32_t drops;
+      std::memcpy(&drops, CMSG_DATA(c), sizeof(drops));
+      counts.kernel_drops.add(drops - socket.drops);
+      socket.drops = drops;
+    }
+  }
+  const std::int64_t now = clock.now();
+  const std::int64_t received = stamp == 0 ? now : std::min(stamp + offset, now);
+  const bool cut = (m.msg_hdr.msg_flags & MSG_TRUNC) != 0;
+  counts.truncated.add(cut);
+  counts.datagrams.add(1);
+  batch_bytes_ += m.msg_len;
+  LiveFeed& feed = *socket.feed;
+  feed.last_packet_ns = received;
+  feed.arbiter.take(socket.line, buffers_.data() + i * ROOM, m.msg_len, received, journal_, cut);
+}
+
+std::uint64_t Poller::commit() {
+  if (journal_.pending_records() == 0) return 0;
+  BatchTimes batch;
+  batch.taken = clock.now();
+  journal_.flush();
+  batch.journalled = clock.now();
+  counts.batches.add(1);
+  std::uint64_t applied = 0;
+  Records records(journal_.flushed());
+  for (Record r; records.next(r);) {
+    const auto at = feeds_.find(r.feed);
+    if (at == feeds_.end()) continue;
+    const std::uint64_t n = at->second->apply(r);
+    applied += n;
+    if (r.kind == journal::Kind::RUN && n > 0) at->second->stages.add(batch, r.recv_ns, clock.now(), n);
+  }
+  return applied;
+}
+
+}  // namespace microrisk

@@ -1,0 +1,124 @@
+"""From a folder to a desk that can go on: lock, newest checkpoint, the journal behind it, and what was told already."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from microrisk.errors import UsageError
+from microrisk.monitor import checkpoint as checkpoints
+from microrisk.monitor.books import Books
+from microrisk.monitor.desk import Desk
+from microrisk.monitor.journal import Reader, Writer
+from microrisk.weights import Weights
+
+LOCK = "lock"
+
+
+class Lock:
+    """One process writes a journal: an advisory lock that ends with the process, however it ends.
+
+    Raises UsageError when another process holds it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / LOCK).open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._file.seek(0)
+            holder = self._file.read().strip() or "unknown"
+            self._file.close()
+            raise UsageError(
+                f"the journal {folder} is in use by process {holder}: stop that monitor or name another --journal"
+            ) from None
+        self._file.truncate(0)
+        self._file.write(str(os.getpid()))
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let others have it."""
+        self._file.close()
+
+
+@dataclass
+class Restart:
+    """What was found in a folder.
+
+    Attributes
+    ----------
+    records, messages, seconds : read back, without what the checkpoint held
+    checkpoint : number of the block that it stood in front of, None without one
+    alerts : told up to the checkpoint
+    cut : what was cut off the journal's end, in words
+    notices : for people
+    """
+
+    records: int = 0
+    messages: int = 0
+    seconds: float = 0.0
+    checkpoint: int | None = None
+    alerts: int = 0
+    cut: str | None = None
+    notices: list[str] = field(default_factory=list)
+
+
+def weights_hash(weights: Weights) -> str:
+    """Identity of everything that scores: heads, tables, levels; 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(weights.tensors.items()):
+        digest.update(f"{name} {tensor.dtype.str} {tensor.shape}\n".encode() + tensor.tobytes())
+    return digest.hexdigest()
+
+
+Rows = Callable[[Books, NDArray[Any]], None]
+
+
+def restart(folder: Path, desk: Desk, on_rows: Rows, *, until: int | None = None) -> tuple[Restart, Writer]:
+    """Bring the desk to the end of the journal, and open the journal for writing there.
+
+    on_rows : called with the rows of each block that was read back, in order, as they were at first
+    until : stop in front of this block (tests); the journal is then not to be written
+
+    Raises JournalError when the journal cannot be continued, OutputError when it cannot be written.
+    """
+    found = Restart()
+    began = time.perf_counter()
+    newest, found.notices = checkpoints.latest(folder, weights_hash(desk.weights))
+    start, crc = 0, 0
+    if newest is not None:
+        desk.load(newest.desk)
+        found.checkpoint, found.alerts = newest.number, newest.alerts
+        start, crc = newest.number, newest.crc
+    reader = Reader(folder, start=start, crc=crc)
+    before = sum(b.messages for b in desk.books.values())
+    for block in reader:
+        if until is not None and block.number >= until:
+            break
+        found.records += desk.apply_block(block.payload)
+        for books, rows in new_rows(desk):
+            on_rows(books, rows)
+    found.messages = sum(b.messages for b in desk.books.values()) - before
+    found.seconds = time.perf_counter() - began
+    found.cut = reader.state.cut
+    if found.cut:
+        found.notices.append(found.cut)
+    return found, Writer(folder, number=reader.state.number, crc=reader.state.crc)
+
+
+def new_rows(desk: Desk) -> Iterator[tuple[Books, NDArray[Any]]]:
+    """Rows that engines have kept since the last time; the tape of trades is emptied too."""
+    for books in desk.books.values():
+        rows = books.engine.take_rows()
+        if len(rows):
+            yield books, rows
+        books.engine.take_trades()
