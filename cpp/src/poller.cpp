@@ -65,7 +65,7 @@ std::int64_t SteadyClock::offset() noexcept {
   const std::int64_t change = offset - last_;
   if (change > STEP_NS || change < -STEP_NS) steps_.add(1);
   last_ = offset;
-  return offset - shift_;  // stamps of the kernel know nothing of the tests' shift
+  return offset + shift_;  // stamps of the kernel know nothing of the tests' shift
 }
 
 // ---- sockets -------------------------------------------------------------------------------------------------------

@@ -225,4 +225,3 @@ class Desk:
 
 def _chained(before: str, now: str) -> str:
     return hashlib.blake2b(f"{before}\0{now}".encode(), digest_size=16).hexdigest()
-

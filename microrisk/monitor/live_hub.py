@@ -265,7 +265,12 @@ def feed_counts(ingest: Ingest, books: Books) -> dict[str, int]:
     """Totals of a feed under the names of FeedRow, and silent_ms."""
     now = ingest.poller.now_ns()
     found = books.integrity()
-    out = dict.fromkeys(COUNTERS, 0) | {"resyncs": 0, "silent_ms": 0, "reordered": 0, "crossed": found.get("crossed", 0)}
+    out = dict.fromkeys(COUNTERS, 0) | {
+        "resyncs": 0,
+        "silent_ms": 0,
+        "reordered": 0,
+        "crossed": found.get("crossed", 0),
+    }
     out["malformed"] = found.get("malformed", 0)
     out["checksum_mismatch"] = found.get("checksum_mismatch", 0)
     if isinstance(books, ItchBooks):

@@ -239,5 +239,13 @@ TRADE = np.dtype(
 )
 """What was traded with one event of a watched instrument."""
 
-RECORDS = {"Event": EVENT, "View": VIEW, "Row": ROW, "Bbo": BBO, "RestingOrder": ORDER, "Finding": FINDING, "Trade": TRADE}
+RECORDS = {
+    "Event": EVENT,
+    "View": VIEW,
+    "Row": ROW,
+    "Bbo": BBO,
+    "RestingOrder": ORDER,
+    "Finding": FINDING,
+    "Trade": TRADE,
+}
 ENUMS = {"Action": Action, "Flag": Flag, "TradingState": TradingState, "FeedId": FeedId, "Integrity": Integrity}
