@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
+from venue_recorder import BEATS, Recorder, get, held, marked, run
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from microrisk.core import Engine
@@ -28,10 +27,8 @@ from microrisk.monitor.publish.coinbase import CoinbaseMarket, CoinbaseServer
 from microrisk.monitor.publish.kraken import KrakenMarket, KrakenServer
 from microrisk.monitor.publish.market_text import Deed, Product, TextMarket
 from microrisk.monitor.publish.order_text import OrderBook
-from microrisk.monitor.publish.venue import VenueServer
 
 SEED = 20261127
-BEATS = 600
 
 
 def market(*names: str, seed: int = SEED) -> TextMarket:
@@ -58,87 +55,11 @@ def bitstamp() -> BitstampServer:
     return BitstampServer(BitstampMarket(market("btcusd", "ethusd")))
 
 
-class Recorder:
-    """Writes down a session as cryptofeed does: what came, what was sent, REST answers in a file of their own."""
-
-    def __init__(self, venue: str, host: str, folder: Path, server: VenueServer) -> None:
-        self.server, self.folder, self.venue, self.host = server, folder, venue, host
-        self.lines: list[str] = []
-        self.answers: list[str] = []
-        self.received: list[str] = []
-        self._now = 1_700_000_000_000
-
-    def _stamp(self) -> str:
-        self._now += 1
-        return f"{self._now // 1000}.{self._now % 1000:03d}"
-
-    async def open(self, path: str = "") -> ClientConnection:
-        self.lines.append(f"wss://{self.host}{path} <-> {self._stamp()}")
-        return await connect(self.server.url + path, compression=None, max_size=None)
-
-    async def send(self, ws: ClientConnection, message: Any) -> None:
-        text = json.dumps(message)
-        self.lines.append(f"wss://{self.host} <- {self._stamp()}: {text}")
-        await ws.send(text)
-
-    async def until(self, ws: ClientConnection, done: Callable[[str], bool]) -> None:
-        while True:
-            text = await asyncio.wait_for(ws.recv(), 10)
-            assert isinstance(text, str)
-            self.received.append(text)
-            self.lines.append(f"{self._stamp()}: {text}")
-            if done(text):
-                return
-
-    async def rest(self, path: str) -> Any:
-        status, body, _ = await asyncio.to_thread(get, self.server.rest_url + path)
-        assert status == 200, body
-        self.answers.append(f"https://{self.host}{path} -> {self._stamp()}: {body}")
-        return json.loads(body)
-
-    def replay(self) -> tuple[Engine, dict[str, int], dict[str, int]]:
-        """Engine, integrity counts that are not zero, and index by symbol."""
-        main = self.folder / f"{self.venue}.ws.1.0"
-        main.write_text("\n".join(self.lines) + "\n")
-        if self.answers:
-            (self.folder / f"{self.venue}.http.0.0").write_text("\n".join(self.answers) + "\n")
-        feed, engine = open_feed([str(main)]), Engine(always_open=True)
-        while feed.pump(engine):
-            pass
-        found = {k: v for k, v in engine.integrity().items() if v}
-        return engine, found, {i.symbol: n for n, i in feed.instruments().items()}
-
-
-def get(url: str) -> tuple[int, str, dict[str, str]]:
-    try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
-            return answer.status, answer.read().decode(), dict(answer.headers)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode(), dict(error.headers)
-
-
 def levels(book: OrderBook, depth: int | None = None) -> tuple[list[list[int]], list[list[int]]]:
     """As the engine has them, in 1e-8."""
     p, q = 10 ** (8 - book.px_decimals), 10 ** (8 - book.qty_decimals)
     bids, asks = ([[px * p, qty * q] for px, qty in side.levels(depth)] for side in (book.bids, book.asks))
     return bids, asks
-
-
-def held(engine: Engine, index: int, depth: int = 0) -> tuple[list[list[int]], list[list[int]]]:
-    bids, asks = engine.levels(index, depth)
-    return bids.tolist(), asks.tolist()
-
-
-def run(work: Any) -> Any:
-    return asyncio.run(asyncio.wait_for(work, 30))
-
-
-def marked(server: VenueServer, n: int = BEATS) -> Callable[[str], bool]:
-    """Go on with the market, then say a mark that ends the reading."""
-    server.advance(n)
-    server.say('{"mark":true}')
-    return lambda text: text == '{"mark":true}'
 
 
 # -- the market ----------------------------------------------------------------------------------------------------
@@ -474,7 +395,11 @@ def test_dropped_messages_leave_a_hole_that_the_numbers_show() -> None:
             await ws.send('{"type":"subscribe","product_ids":["BTC-USD"],"channels":["full"]}')
             await ws.recv()
             server.advance(40)
-            return [json.loads(await ws.recv())["sequence"] for _ in range(30)]
+            server.say('{"sequence":0}')
+            out = []
+            while (number := json.loads(await asyncio.wait_for(ws.recv(), 10))["sequence"]) != 0:
+                out.append(number)
+            return out
 
     seen = run(work())
     holes = [b - a for a, b in pairwise(seen) if b - a != 1]
