@@ -94,6 +94,7 @@ class VenueServer:
     plan : faults by message number (messages of the flow, in the order of the flow)
     heartbeat_s : seconds between the venue's own heartbeats
     hold : the flow begins with the first subscription; else at once
+    most : beats after which the flow ends
 
     Attributes
     ----------
@@ -115,6 +116,7 @@ class VenueServer:
         plan: StreamPlan | None = None,
         heartbeat_s: float = 1.0,
         hold: bool = True,
+        most: int | None = None,
     ) -> None:
         if heartbeat_s <= 0:
             raise UsageError(f"heartbeat_s = {heartbeat_s}: above 0")
@@ -124,7 +126,7 @@ class VenueServer:
         self.sent = 0
         self.finished = asyncio.Event()
         self.clients: set[Client] = set()
-        self._heartbeat_s, self._hold = heartbeat_s, hold
+        self._heartbeat_s, self._hold, self._most = heartbeat_s, hold, most
         self._begin = asyncio.Event()
         self._server: Server | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -229,7 +231,7 @@ class VenueServer:
     async def _play(self, pace: Pace) -> None:
         await self._begin.wait()
         begin, first, index = time.monotonic_ns(), 0, 0
-        while (beat := self.flow.step()) is not None:
+        while index != self._most and (beat := self.flow.step()) is not None:
             first = beat.ts_ns if index == 0 else first
             due = begin + pace.due_ns(index, beat.ts_ns, first)
             await self._wait(due, index)
