@@ -3,7 +3,8 @@
 The file is read by `open_feed` in a thread of its own; events and findings come in the very order in which a replay
 hands them to an engine. Records are NAMES (new instruments, findings; the first one tells mask and market) and EVENTS
 of at most MOST_EVENTS events or GROUP_NS of recorded time. Their recv_ns is recorded time, so that a replayed file
-scores exactly like `microrisk score`; the wall clock only says when a record is put. A file that cannot be read is told as `down`.
+scores exactly like `microrisk score`; the wall clock only says when a record is put. A file
+that cannot be read is told as `down`.
 
 In a loop every round goes on where the round before ended: times and numbers are shifted, all books are cleared first.
 """
