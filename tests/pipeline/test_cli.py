@@ -179,4 +179,4 @@ def test_demo_writes_a_report(model: Path, tmp_path: Path) -> None:
 
 
 def test_the_commands_that_are_not_there_yet_are_not_pretended() -> None:
-    assert not {"generate", "validate", "stress", "monitor", "publish", "config"} & set(app)
+    assert not {"generate", "validate", "stress", "monitor", "config"} & set(app)

@@ -75,7 +75,7 @@ class MoldUdpPublisher:
         lines = {"A": a} if b is None else {"A": a, "B": b}
         self.addresses = {line: _with_port(address, interface) for line, address in lines.items()}
         self._sockets = {line: sender(address[0], interface) for line, address in self.addresses.items()}
-        self._packets = 0
+        self._packets, self._paced = 0, False
         self._last_sent = time.monotonic()
         self._lock = threading.RLock()
         self._stop = threading.Event()
@@ -126,6 +126,7 @@ class MoldUdpPublisher:
         sessions : index of a message -> name of the session that begins with it
         """
         begin, changes = time.monotonic_ns(), dict(sessions or {})
+        self._paced = pace != AT_ONCE
         held: list[bytes] = []
         size = first = at = 0
         for index, (due, message) in enumerate(schedule(messages, pace)):
@@ -191,7 +192,8 @@ class MoldUdpPublisher:
         while True:
             left = None if due_ns is None else (due_ns - time.monotonic_ns()) / NS_PER_S
             if left is not None and left <= 0:
-                self.counts["late"] += left < -0.001
+                # what is due at once cannot be late
+                self.counts["late"] += self._paced and left < -0.001
                 return not self._stop.is_set()
             silent = self.heartbeat_s - (time.monotonic() - self._last_sent)
             if silent <= 0:
