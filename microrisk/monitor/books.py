@@ -56,13 +56,17 @@ class Books:
         self.number, self.opened, self.mask = number, opened, mask
         self.engine = engine
         self.stage = make_stage(engine, mask)
-        self.messages = 0
         self._names: dict[int, Instrument] = {}
 
     # -- what a kind of feed gives --------------------------------------------------------------------------------
 
     def apply(self, record: Record) -> None:
         """One record of this feed."""
+        raise NotImplementedError
+
+    @property
+    def messages(self) -> int:
+        """Messages applied; of a recorded file its events."""
         raise NotImplementedError
 
     @property
@@ -121,7 +125,6 @@ class Books:
         """The whole state, plain values and bytes."""
         return {
             "opened": msgspec.to_builtins(self.opened),
-            "messages": self.messages,
             "engine": self.engine.save(),
             "chosen": sorted(self.stage.chosen),
             **self._save(),
@@ -129,7 +132,6 @@ class Books:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a saved state; before the first record."""
-        self.messages = int(state["messages"])
         self._load(state)
         self.engine.load(state["engine"])
         self.refresh()
@@ -149,6 +151,13 @@ class ItchBooks(Books):
             session=opened.session.encode("latin-1"),
         )
         self._version = -1
+        self.imaging = False
+        """Behind the beginning of an image and before its end: the books are not whole."""
+
+    @property
+    def messages(self) -> int:
+        """Messages applied."""
+        return int(self.live.messages)
 
     @property
     def session(self) -> str:
@@ -157,7 +166,9 @@ class ItchBooks(Books):
 
     def apply(self, record: Record) -> None:
         """In the core."""
-        self.messages += self.live.apply(record.kind, record.flags, record.recv_ns, record.seq, record.body)
+        self.live.apply(record.kind, record.flags, record.recv_ns, record.seq, record.body)
+        if record.kind in (Kind.IMAGE_BEGIN, Kind.IMAGE_END):
+            self.imaging = record.kind == Kind.IMAGE_BEGIN
 
     def _learn(self) -> dict[int, Instrument]:
         version = int(self.live.names_version)
@@ -168,10 +179,11 @@ class ItchBooks(Books):
         return {i: instrument(symbol, self.opened.venue) for i, symbol in named.items()}
 
     def _save(self) -> dict[str, Any]:
-        return {"live": self.live.save()}
+        return {"live": self.live.save(), "imaging": self.imaging}
 
     def _load(self, state: dict[str, Any]) -> None:
         self.live.load(state["live"])
+        self.imaging = bool(state["imaging"])
 
 
 class TextBooks(Books):
@@ -189,13 +201,18 @@ class TextBooks(Books):
         if record.kind == Kind.TEXT:
             self.text.take(record.flags, record.recv_ns, record.seq, bytes(record.body))
             self.text.feed.pump(self.engine)
-            self.messages = self.text.feed.messages
         elif record.kind == Kind.DOUBT:
             self.text.doubt(record.recv_ns, record.seq)
             self.text.feed.pump(self.engine)
 
     def _learn(self) -> dict[int, Instrument]:
-        return self.text.feed.instruments()
+        known: dict[int, Instrument] = self.text.feed.instruments()
+        return known
+
+    @property
+    def messages(self) -> int:
+        """Texts read."""
+        return int(self.text.feed.messages)
 
     def _save(self) -> dict[str, Any]:
         return {"text": self.text.dump()}
@@ -218,20 +235,21 @@ _NAMES = msgspec.json.Decoder(FileNames)
 
 
 class EventBooks(Books):
-    """Events of a recorded file; its first record says what kind of market it is."""
+    """Events of a recorded file; its first record says what kind of market it is. Its clock is the recording's."""
 
     def __init__(self, number: int, opened: Opened, make_stage: MakeStage, told: FileNames) -> None:
         engine = Engine(always_open=told.always_open, reserve_orders=1 << 14)
         super().__init__(number, opened, engine, told.mask, make_stage)
         self._told: dict[int, Instrument] = {}
         self._kind = told
+        self._events = 0
 
     def apply(self, record: Record) -> None:
         """Names, findings or events."""
         if record.kind == Kind.EVENTS:
             events = np.frombuffer(bytes(record.body), EVENT)
             self.engine.run_events(events)
-            self.messages += len(events)
+            self._events += len(events)
         elif record.kind == Kind.NAMES:
             told = _NAMES.decode(record.body)
             self._told |= {int(i): _file_instrument(entry) for i, entry in told.names.items()}
@@ -240,15 +258,21 @@ class EventBooks(Books):
         elif record.kind == Kind.END:
             self.engine.finish()
 
+    @property
+    def messages(self) -> int:
+        """Events applied."""
+        return self._events
+
     def _learn(self) -> dict[int, Instrument]:
         return dict(self._told)
 
     def _save(self) -> dict[str, Any]:
         names = {str(i): [e.id, e.px_exp, e.qty_exp, e.tick, e.lot] for i, e in self._told.items()}
-        return {"names": names, "kind": msgspec.to_builtins(self._kind)}
+        return {"names": names, "kind": msgspec.to_builtins(self._kind), "events": self._events}
 
     def _load(self, state: dict[str, Any]) -> None:
         self._told = {int(i): _file_instrument(entry) for i, entry in state["names"].items()}
+        self._events = int(state["events"])
 
 
 def _file_instrument(entry: list[Any]) -> Instrument:

@@ -1,8 +1,8 @@
 """Checkpoints: the whole state at a place of the journal, so that a restart replays minutes and not the day.
 
-A file `<number of the next block, 16 hex digits>.checkpoint`: "MRCP", version, CRC-32 and length, then MessagePack. It is
-written under another name, given to the disk, renamed; the one before it is kept. A checkpoint that is damaged, of
-another build or of another model is passed over for the one before it, with a notice, and at last for the journal alone.
+A file `<number of the next block, 16 hex digits>.checkpoint`: "MRCP", version, CRC-32 and length, then MessagePack. It
+is written under another name, given to the disk, renamed; the one before it is kept. A checkpoint that is damaged, of
+another build or of another model is passed over for the one before it, with a notice, and at last for the journal.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> Path:
 
 def latest(folder: Path, model: str) -> tuple[Checkpoint | None, list[str]]:
     """The newest one that can be used, and why newer ones cannot."""
-    notices = []
+    notices: list[str] = []
     for path in sorted(folder.glob("*" + SUFFIX), reverse=True):
         found = read(path, model)
         if isinstance(found, Checkpoint):

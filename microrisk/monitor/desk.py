@@ -140,7 +140,7 @@ class Desk:
         return sum(len(b.stage.chosen) for b in self.books.values())
 
     def _select(self) -> None:
-        """The busiest since the last choice; ties go to the lower numbers, so the choice is the same on every machine."""
+        """The busiest since the last choice; ties go to the lower numbers, so that every machine chooses the same."""
         counts = {(n, i): c for n, b in self.books.items() for i, c in b.counts().items()}
         known = [k for k in counts if k[1] in self.books[k[0]].names]
         since = {k: counts[k] - self._counts.get(k, 0) for k in known}

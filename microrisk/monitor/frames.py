@@ -1,4 +1,4 @@
-"""Pictures of instruments for displays: made by the ingest thread at a bounded rate, kept for a minute, never waited for.
+"""Pictures of instruments for displays: made by the ingest thread at a bounded rate, kept for a while, not waited for.
 
 Followed instruments get a frame at most every FOLLOW_NS, a bounded number of others one every SAMPLE_NS, so that the
 seconds before an alarm can be shown. Nothing is made of an instrument without an event since its last frame.
@@ -124,7 +124,7 @@ class Frames:
 
     def seal(self, now_ns: int) -> None:
         """Put aside what surrounds alerts whose last second has gone by."""
-        for alert, (instrument, at_ns) in list(self._capsules.items()):
+        for alert, (_, at_ns) in list(self._capsules.items()):
             if alert not in self._kept and now_ns > at_ns + AROUND_NS:
                 self._kept[alert] = [_ENCODE.encode(f) for f in self.around(alert)]
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from microrisk.core import Poller, paced_edges
+from microrisk.core import Poller
 from microrisk.errors import OutputError
 from microrisk.monitor.alerts import Alerts, Origin
 from microrisk.monitor.books import Books, ItchBooks, TextBooks
@@ -29,6 +29,7 @@ from microrisk.monitor.frames import FOLLOW_NS, SAMPLE_NS, SAMPLED, Frames
 from microrisk.monitor.hub import DOWN, LIVE, SUSPECT, SYNCING, Alert
 from microrisk.monitor.inbox import DATAGRAM, STREAM, Inbox, Item
 from microrisk.monitor.journal import Record, Writer
+from microrisk.monitor.latency import EDGES, bucket_of
 from microrisk.monitor.recovery import Recovery
 from microrisk.pipeline.spine import decimal
 from microrisk.spec.journal import NO_FEED, Kind
@@ -39,7 +40,6 @@ IDLE_US = 20_000
 BATCH = 256
 """Items of the inbox written in one block."""
 RETRY_NS = 1_000_000_000
-EDGES = paced_edges()
 
 
 class Ingest:
@@ -232,7 +232,7 @@ class Ingest:
         for record in written:
             if record.kind == Kind.TEXT:
                 counts = self.text_latency.setdefault(record.feed, np.zeros(len(EDGES), np.uint64))
-                counts[int(np.searchsorted(EDGES, max(now - record.recv_ns, 0), "right")) - 1] += np.uint64(1)
+                counts[bucket_of(now - record.recv_ns)] += np.uint64(1)
 
     # -- holes ------------------------------------------------------------------------------------------------------
 
@@ -252,7 +252,7 @@ class Ingest:
         self.recoveries[books.number].session_began()
 
     def midnight_of(self, now_ns: int) -> int:
-        """UTC ns of New York's midnight of the day that `now_ns` lies in: a session that begins now counts from there."""
+        """UTC ns of New York's midnight of the day of `now_ns`: a session that begins now counts from there."""
         from datetime import UTC, datetime
         from zoneinfo import ZoneInfo
 
@@ -285,14 +285,15 @@ class Ingest:
 
     def origin(self, books: Books) -> Origin:
         """Where this feed's rows come from."""
-        return Origin(
-            books.opened.name,
-            books.session,
-            books.mask,
-            books.name,
-            lambda name: bool(books.stage.marks(name)["calibrated"]),
-            lambda index: best_texts(books, index)[::2],  # type: ignore[arg-type, return-value]
-        )
+
+        def best(index: int) -> tuple[str, str]:
+            bid, _, ask, _ = best_texts(books, index)
+            return bid, ask
+
+        def calibrated(name: str) -> bool:
+            return bool(books.stage.marks(name)["calibrated"])
+
+        return Origin(books.opened.name, books.session, books.mask, books.name, calibrated, best)
 
     def feed_state(self, books: Books, now_ns: int) -> tuple[str, str]:
         """State of a feed, and why."""

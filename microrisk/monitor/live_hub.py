@@ -11,14 +11,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from microrisk.monitor.books import Books, ItchBooks
-from microrisk.monitor.hub import DOWN, LIVE, SCHEMA, Alert, Consolidated, FeedRow, Frame, InstrumentRow, Stage
+from microrisk.monitor.hub import LIVE, SCHEMA, Alert, Consolidated, FeedRow, Frame, InstrumentRow, Stage
 from microrisk.monitor.ingest import Ingest, best_texts
 from microrisk.monitor.labels import Labels
-from microrisk.monitor.latency import stage_of
+from microrisk.monitor.latency import buckets, stage_of
 from microrisk.pipeline.rows import tail_probability
 
 REFRESH_NS = 500_000_000
@@ -118,9 +117,8 @@ class LiveHub:
         """A feed of which nothing has come that makes a book."""
         opened = self._ingest.desk.opened[number]
         state, why = self._ingest.states.get(number, ("syncing", "nothing has come yet"))
-        return FeedRow(
-            number, opened.name, opened.scheme, opened.venue, state, why, *([0.0] + [0] * 9), 0.0, [], _NOTHING
-        )
+        nothing = (0.0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+        return FeedRow(number, opened.name, opened.scheme, opened.venue, state, why, *nothing, 0.0, [], _NOTHING)
 
     def _feed_row(self, number: int, books: Books, state: tuple[str, str], now_ns: int) -> FeedRow:
         messages, rate = books.messages, self._rate(number, books.messages, now_ns)
@@ -198,7 +196,7 @@ class LiveHub:
             total["text: receive to scored"] = np.sum(texts, axis=0)
         return {
             "stages": [stage_of(name.replace("_", " to "), counts) for name, counts in total.items()],
-            "histogram": {name: _buckets(counts) for name, counts in total.items()},
+            "histogram": {name: buckets(counts) for name, counts in total.items()},
             "rate": sum(self._rates.values()),
         }
 
@@ -277,22 +275,14 @@ def feed_counts(ingest: Ingest, books: Books) -> dict[str, int]:
         counters = books.live.counters()
         for name in ("gap", "missing", "recovered", "held", "duplicates", "reordered"):
             out[name] = int(counters.get(name, 0))
-        recovery = ingest.recoveries[books.number]
-        out["resyncs"] = recovery.joins
-        out["silent_ms"] = (now - recovery.last_packet_ns) // 1_000_000 if recovery.last_packet_ns else 0
+        recovery = ingest.recoveries.get(books.number)
+        out["resyncs"] = recovery.joins if recovery else 0
+        last = int(books.live.last_packet_ns)
+        out["silent_ms"] = (now - last) // 1_000_000 if last else 0
     else:
         out["gap"], out["resyncs"] = found.get("gap", 0), found.get("invalidated", 0)
         out["duplicates"] = found.get("duplicate_seq", 0)
     return out
 
 
-def _buckets(counts: Any) -> list[list[int]]:
-    from microrisk.monitor.ingest import EDGES
-
-    used = np.flatnonzero(counts)
-    upper = [*EDGES[1:].tolist(), int(EDGES[-1]) * 2]
-    return [[int(upper[i]), int(counts[i])] for i in used]
-
-
 _NOTHING = Stage("receive to scored", 0, 0, 0, 0, 0)
-__all__ = ["DOWN", "LiveHub", "feed_counts", "msgspec"]

@@ -5,8 +5,8 @@ A journal is a folder of segments, each a run of blocks. A block is written whol
     magic u32 | payload bytes u32 | number u64 | records u32 | crc u32 | payload
 
 All little-endian. `crc` is the CRC-32 (zlib's) over the crc of the block before (4 bytes; 0 before the first), then the
-first 20 bytes of the header, then the payload: a block that was changed, lost or moved breaks the chain. Numbers rise by
-one over all segments. A record in the payload is a 24-byte header and its body, without padding:
+first 20 bytes of the header, then the payload: a block that was changed, lost or moved breaks the chain. Numbers rise
+by one over all segments. A record in the payload is a 24-byte header and its body, without padding:
 
     size u32 (header and body) | feed u16 | kind u8 | flags u8 | recv_ns i64 | seq u64 | body
 """
@@ -59,7 +59,7 @@ class Kind(IntEnum):
     NAMES = 12
     """Instruments of a recorded file: body = JSON, number -> [id, px_exp, qty_exp, tick, lot]."""
     DOUBT = 13
-    """The connection of a feed was lost or is not believed: body = reason. Its books are marked until an image comes."""
+    """The connection of a feed was lost or is not believed: body = reason. Its books are marked until an image."""
     CLOSE = 14
     """The process ended in order."""
 
