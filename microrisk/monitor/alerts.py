@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from microrisk.evaluate.words import meaning
+from microrisk.monitor.books import Books, best_texts
 from microrisk.monitor.hub import SCHEMA, Alert
 from microrisk.pipeline.rows import tail_probability
 from microrisk.score.drivers import driver_names, drivers
@@ -36,6 +37,19 @@ class Origin:
     name: Callable[[int], str]
     calibrated: Callable[[str], bool]
     best: Callable[[int], tuple[str, str]]
+
+
+def origin_of(books: Books) -> Origin:
+    """Where a feed's rows come from."""
+
+    def best(index: int) -> tuple[str, str]:
+        bid, _, ask, _ = best_texts(books, index)
+        return bid, ask
+
+    def calibrated(name: str) -> bool:
+        return bool(books.stage.marks(name)["calibrated"])
+
+    return Origin(books.opened.name, books.session, books.mask, books.name, calibrated, best)
 
 
 def alert_id(instrument: str, session: str, seq: int, now_ns: int, head: str) -> str:

@@ -19,6 +19,7 @@ from microrisk.feed.base import Instrument, instrument
 from microrisk.feed.live import LiveText, open_live
 from microrisk.monitor.journal import Record
 from microrisk.monitor.scoring import LiveStage
+from microrisk.pipeline.spine import decimal
 from microrisk.spec.features import ALL_MASK
 from microrisk.spec.journal import Kind
 from microrisk.spec.records import EVENT, Integrity
@@ -229,6 +230,8 @@ class FileNames(msgspec.Struct, frozen=True, kw_only=True):
     always_open: bool = False
     format: str = ""
     findings: list[list[int]] = []
+    reset: bool = False
+    """The recording begins again: the books are emptied."""
 
 
 _NAMES = msgspec.json.Decoder(FileNames)
@@ -253,6 +256,8 @@ class EventBooks(Books):
         elif record.kind == Kind.NAMES:
             told = _NAMES.decode(record.body)
             self._told |= {int(i): _file_instrument(entry) for i, entry in told.names.items()}
+            for index in map(int, self.engine.instruments()) if told.reset else ():
+                self.engine.reset_book(index)
             for kind, n, index in told.findings:
                 self.engine.count(int(Integrity(kind)), n, index)
         elif record.kind == Kind.END:
@@ -299,3 +304,17 @@ def open_books(number: int, opened: Opened, make_stage: MakeStage) -> Books | No
 def file_books(number: int, opened: Opened, make_stage: MakeStage, body: Any) -> EventBooks:
     """The books of a file, from the body of its first NAMES record."""
     return EventBooks(number, opened, make_stage, _NAMES.decode(body))
+
+
+def best_texts(books: Books, index: int) -> tuple[str, str, str, str]:
+    """Best bid, its size, best ask, its size as decimal text; "" for an empty side."""
+    entry = books.names.get(index)
+    if entry is None:
+        return "", "", "", ""
+    out: list[str] = []
+    for side in books.engine.levels(index, 1):
+        if len(side):
+            out += [decimal(int(side[0, 0]), entry.px_exp), decimal(int(side[0, 1]), entry.qty_exp)]
+        else:
+            out += ["", ""]
+    return out[0], out[1], out[2], out[3]

@@ -28,6 +28,10 @@ DATAGRAM = 255
 """Item.kind of a raw MoldUDP64 packet."""
 STREAM = 254
 """Item.kind of numbered messages of a stream (SoupBinTCP): body as in Kind.RUN."""
+NEW_SESSION = 253
+"""Item.kind of the session that the STREAM items behind it are of: body = its ten bytes, seq = first number."""
+NUMBERED = frozenset({DATAGRAM, STREAM, NEW_SESSION})
+"""What arbitration makes records of."""
 
 
 class Inbox:

@@ -22,16 +22,15 @@ from numpy.typing import NDArray
 
 from microrisk.core import Poller
 from microrisk.errors import OutputError
-from microrisk.monitor.alerts import Alerts, Origin
+from microrisk.monitor.alerts import Alerts, origin_of
 from microrisk.monitor.books import Books, ItchBooks, TextBooks
 from microrisk.monitor.desk import Desk
 from microrisk.monitor.frames import FOLLOW_NS, SAMPLE_NS, SAMPLED, Frames
 from microrisk.monitor.hub import DOWN, LIVE, SUSPECT, SYNCING, Alert
-from microrisk.monitor.inbox import DATAGRAM, STREAM, Inbox, Item
+from microrisk.monitor.inbox import DATAGRAM, NEW_SESSION, NUMBERED, Inbox, Item
 from microrisk.monitor.journal import Record, Writer
 from microrisk.monitor.latency import EDGES, bucket_of
 from microrisk.monitor.recovery import Recovery
-from microrisk.pipeline.spine import decimal
 from microrisk.spec.journal import NO_FEED, Kind
 
 CLOCK_NS = 250_000_000
@@ -75,9 +74,11 @@ class Ingest:
         self.messages = 0
         self.turns = 0
         self.jobs: list[Callable[[], None]] = []
-        self.every_clock: list[Callable[[int], None]] = []
+        self.every_turn: list[Callable[[int], None]] = []
+        self.sink_trouble = ""
         self._tell, self._on_rows, self._resync = tell, on_rows, resync
         self._stop = threading.Event()
+        self._waiting_records: list[Record] = []
         self._next_clock = self._next_follow = self._next_sample = 0
         self._retry = 0
 
@@ -103,8 +104,8 @@ class Ingest:
         try:
             while not self._stop.is_set():
                 self.turn()
-            self._put(NO_FEED, Kind.CLOSE, self.poller.now_ns())
-            self.writer.flush()
+            self.put(NO_FEED, Kind.CLOSE, self.poller.now_ns())
+            self.commit_records()
         except BaseException as failure:
             self.failure = failure
             self.trouble = f"the engine stopped: {failure}"
@@ -126,8 +127,11 @@ class Ingest:
         self._report()
         while self.jobs:
             self.jobs.pop(0)()
+        for each in self.every_turn:
+            each(self.poller.now_ns())
 
     def _receive(self, idle_us: int) -> None:
+        self.commit_records()  # what a full disk has left
         now = self.poller.now_ns()
         wait_us = 0 if len(self.inbox) else max(0, min(idle_us, (self._next_due() - now) // 1000))
         try:
@@ -148,15 +152,12 @@ class Ingest:
 
     def _clock(self, now_ns: int) -> None:
         self._next_clock = now_ns - now_ns % CLOCK_NS + CLOCK_NS
-        self._put(NO_FEED, Kind.CLOCK, now_ns)
-        self.writer.flush()
-        self.desk.apply(Record(NO_FEED, Kind.CLOCK, 0, now_ns, 0, b""))
+        for number, recovery in self.recoveries.items():
+            if recovery.partial and not recovery.joining:
+                self.put(number, Kind.DOUBT, now_ns, 0, b"joined in the middle of a session, without a book image")
+        self.put(NO_FEED, Kind.CLOCK, now_ns)
+        self.commit_records()
         self.writer.roll()
-        for job in self.every_clock:
-            job(now_ns)
-
-    def _put(self, feed: int, kind: Kind, recv_ns: int, seq: int = 0, body: Any = b"", flags: int = 0) -> None:
-        self.writer.append(feed, kind, recv_ns, seq, body, flags)
 
     # -- items ------------------------------------------------------------------------------------------------------
 
@@ -164,25 +165,29 @@ class Ingest:
         items = self.inbox.take(BATCH)
         if not items:
             return
-        plain: list[Record] = []
         for item in items:
-            if item.kind in (DATAGRAM, STREAM):
-                plain = self._apply(plain)
+            if item.kind in NUMBERED:
+                self.commit_records()
                 self._numbered(item)
-            else:
-                self._put(item.feed, Kind(item.kind), item.recv_ns, item.seq, item.body, item.flags)
-                plain.append(Record(*item))
-        self._apply(plain)
+            elif item.feed in self.desk.opened:
+                self.put(item.feed, Kind(item.kind), item.recv_ns, item.seq, item.body, item.flags)
+        self.commit_records()
 
-    def _apply(self, written: list[Record]) -> list[Record]:
-        """Write the block, then apply its records."""
-        if written:
-            self.writer.flush()
-            for record in written:
-                self.desk.apply(record)
-                self._applied(record)
-            self._observe(written)
-        return []
+    def put(self, feed: int, kind: Kind, recv_ns: int, seq: int = 0, body: bytes = b"", flags: int = 0) -> None:
+        """A record into the block in the making, to be applied when the block is written."""
+        self.writer.append(feed, kind, recv_ns, seq, body, flags)
+        self._waiting_records.append(Record(feed, int(kind), flags, recv_ns, seq, body))
+
+    def commit_records(self) -> None:
+        """Write the block, then apply what was put into it; a block that cannot be written is tried again as it is."""
+        if not self._waiting_records:
+            return
+        self.writer.flush()
+        written, self._waiting_records = self._waiting_records, []
+        for record in written:
+            self.desk.apply(record)
+            self._applied(record)
+        self._observe(written)
 
     def _numbered(self, item: Item) -> None:
         """An answer or numbered stream: through arbitration, which makes the records."""
@@ -190,6 +195,10 @@ class Ingest:
         assert isinstance(books, ItchBooks)
         if item.kind == DATAGRAM:
             books.live.take(item.flags, item.body, item.recv_ns, self.writer.core)
+        elif item.kind == NEW_SESSION:
+            if bytes(books.live.session) != item.body or books.live.ended:
+                midnight = self.midnight_of(item.recv_ns)
+                books.live.begin_session(item.body, midnight, item.recv_ns, self.writer.core, max(item.seq, 1))
         else:
             books.live.take_stream(item.seq, item.body, item.recv_ns, self.writer.core)
         self.commit()
@@ -243,6 +252,7 @@ class Ingest:
             name = books.live.waiting_session()
             if name is not None:
                 self._begin_session(books, name, now_ns)
+            recovery.note(books.live, bool(books.imaging))
             if recovery.look(now_ns, self.writer.core):
                 self.commit()
 
@@ -279,21 +289,9 @@ class Ingest:
     def _rows(self, books: Books, rows: NDArray[Any]) -> None:
         if self._on_rows is not None:
             self._on_rows(books, rows)
-        for alert in self.alerts.of(rows, self.origin(books)):
+        for alert in self.alerts.of(rows, origin_of(books)):
             self.frames.remember(alert.id, alert.instrument, alert.ts_ns)
             self._tell(alert)
-
-    def origin(self, books: Books) -> Origin:
-        """Where this feed's rows come from."""
-
-        def best(index: int) -> tuple[str, str]:
-            bid, _, ask, _ = best_texts(books, index)
-            return bid, ask
-
-        def calibrated(name: str) -> bool:
-            return bool(books.stage.marks(name)["calibrated"])
-
-        return Origin(books.opened.name, books.session, books.mask, books.name, calibrated, best)
 
     def feed_state(self, books: Books, now_ns: int) -> tuple[str, str]:
         """State of a feed, and why."""
@@ -346,17 +344,3 @@ class Ingest:
         state = self.instrument_state(books, index, feed)
         self.frames.add(books, index, events, state, explain=explain)
         return 1
-
-
-def best_texts(books: Books, index: int) -> tuple[str, str, str, str]:
-    """Best bid, its size, best ask, its size as decimal text; "" for an empty side."""
-    entry = books.names.get(index)
-    if entry is None:
-        return "", "", "", ""
-    out: list[str] = []
-    for side in books.engine.levels(index, 1):
-        if len(side):
-            out += [decimal(int(side[0, 0]), entry.px_exp), decimal(int(side[0, 1]), entry.qty_exp)]
-        else:
-            out += ["", ""]
-    return out[0], out[1], out[2], out[3]

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from microrisk.monitor.books import Books, ItchBooks
+from microrisk.monitor.books import Books, ItchBooks, best_texts
 from microrisk.monitor.hub import LIVE, SCHEMA, Alert, Consolidated, FeedRow, Frame, InstrumentRow, Stage
-from microrisk.monitor.ingest import Ingest, best_texts
+from microrisk.monitor.ingest import Ingest
 from microrisk.monitor.labels import Labels
 from microrisk.monitor.latency import buckets, stage_of
 from microrisk.pipeline.rows import tail_probability
@@ -24,6 +24,8 @@ REFRESH_NS = 500_000_000
 KEPT_ALERTS = 10_000
 LISTED = 2_000
 """Instruments listed: the busiest."""
+Consolidate = Callable[[list[InstrumentRow], dict[int, FeedRow]], list[Consolidated]]
+Weigh = Callable[[int, dict[str, int], str, int], tuple[float, list[str]]]
 COUNTERS = ("gap", "missing", "recovered", "duplicates", "malformed", "held")
 
 
@@ -43,9 +45,9 @@ class LiveHub:
         labels: Labels,
         facts: dict[str, Any],
         *,
-        consolidate: Callable[[list[InstrumentRow], dict[int, FeedRow]], list[Consolidated]],
-        weigh: Callable[[int, dict[str, int], str, int], tuple[float, list[str]]],
-        exposition: Callable[[], bytes],
+        consolidate: Consolidate = lambda rows, feeds: [],
+        weigh: Weigh = lambda feed, counts, state, now_ns: (float(state == LIVE), []),
+        exposition: Callable[[], bytes] = lambda: b"",
     ) -> None:
         self._ingest, self._labels, self._facts = ingest, labels, facts
         self._consolidate, self._weigh, self._exposition = consolidate, weigh, exposition
@@ -110,7 +112,7 @@ class LiveHub:
             "inbox": {"waiting": len(ingest.inbox), "most": ingest.inbox.most, "refused": ingest.inbox.refused},
             "poller": dict(ingest.poller.counters()),
             "feeds": feeds,
-            "notices": [*self.notices, *([ingest.trouble] if ingest.trouble else [])],
+            "notices": [*self.notices[-20:], *filter(None, (ingest.trouble, ingest.sink_trouble))],
         }
 
     def _absent(self, number: int) -> FeedRow:
@@ -273,7 +275,8 @@ def feed_counts(ingest: Ingest, books: Books) -> dict[str, int]:
     out["checksum_mismatch"] = found.get("checksum_mismatch", 0)
     if isinstance(books, ItchBooks):
         counters = books.live.counters()
-        for name in ("gap", "missing", "recovered", "held", "duplicates", "reordered"):
+        out["gap"] = found.get("gap", 0)
+        for name in ("missing", "recovered", "held", "duplicates", "reordered"):
             out[name] = int(counters.get(name, 0))
         recovery = ingest.recoveries.get(books.number)
         out["resyncs"] = recovery.joins if recovery else 0

@@ -41,9 +41,28 @@ class Asker(Protocol):
 class Live(Protocol):
     """The transport side of core.LiveFeed that is looked at here."""
 
-    expected: int
-    ended: bool
-    messages: int
+    @property
+    def expected(self) -> int:
+        """The next number; 0 before the first."""
+
+    @property
+    def ended(self) -> bool:
+        """The venue ended the session."""
+
+    @property
+    def messages(self) -> int:
+        """Applied."""
+
+    @property
+    def session(self) -> bytes:
+        """Its name."""
+
+    @property
+    def last_packet_ns(self) -> int:
+        """Of any line; 0 before the first."""
+
+    def counters(self) -> dict[str, int]:
+        """messages: handed on since the process began."""
 
     def holes(self) -> list[tuple[int, int, int]]:
         """First missing number, how many, since when (ns)."""
@@ -74,7 +93,7 @@ class Recovery:
         patience_ns: int = PATIENCE_NS,
     ) -> None:
         self.number, self.live = number, live
-        self._asker, self._joiner, self._patience_ns = asker, joiner, patience_ns
+        self.asker, self.joiner, self._patience_ns = asker, joiner, patience_ns
         self.joining = False
         self.partial = False
         self.lost = False
@@ -82,13 +101,34 @@ class Recovery:
         self._next_join_ns = 0
         self._asked = False
         self.last_packet_ns = 0
+        self.session = b""
+        """Of the transport, for other threads."""
+        self._began = False
+        self.trouble = ""
+        """Why the last image could not be had."""
         self.recovered: list[int] = []
         """ns from the sight of each hole to its closing, newest last (bounded)."""
         self._open_since = 0
 
+    def note(self, live: Live, imaging: bool) -> None:
+        """Look at the transport: when it last heard something, and whether it began in the middle.
+
+        imaging : an image began and did not end (the process was killed in between)
+        """
+        self.last_packet_ns, self.session = int(live.last_packet_ns), bytes(live.session)
+        if imaging and not self.joining:
+            self.partial = self._began = True
+        if not self._began and live.expected > 0:
+            self._began = True
+            first = live.expected - live.counters()["messages"]
+            self.partial = first > 1 and live.messages < live.expected - 1
+
     def look(self, now_ns: int, journal: Any) -> bool:
         """Act on what is missing; True when records were put into the journal's block."""
         if self.joining:
+            return False
+        if self.partial and self.joiner is not None and now_ns >= self._next_join_ns:
+            self.join(now_ns, "joined in the middle of a session")
             return False
         holes = self.live.holes()
         if not holes:
@@ -96,13 +136,13 @@ class Recovery:
             return False
         self._open_since = self._open_since or holes[0][2]
         waited = now_ns - holes[0][2]
-        if self._asker is not None and not self._asker.failed(self.number):
+        if self.asker is not None and not self.asker.failed(self.number):
             if waited >= HOLD_NS:
                 self._asked = True
                 for first, count, _ in holes:
-                    self._asker.ask(self.number, first, count)
+                    self.asker.ask(self.number, first, count)
             return False
-        if self._joiner is not None:
+        if self.joiner is not None:
             if now_ns >= self._next_join_ns:
                 self.join(now_ns, f"{holes[0][1]} messages from {holes[0][0]} are missing")
             return False
@@ -112,12 +152,12 @@ class Recovery:
 
     def join(self, now_ns: int, why: str) -> None:
         """Take an image; what arrives is held meanwhile."""
-        assert self._joiner is not None
+        assert self.joiner is not None
         self._next_join_ns = now_ns + REJOIN_NS
         self.joining = True
         self.joins += 1
         self.live.begin_join()
-        self._joiner(self.number, why)
+        self.joiner(self.number, why)
 
     def joined(self, now_ns: int) -> None:
         """The image is in."""
@@ -125,9 +165,10 @@ class Recovery:
         self._forget()
         self._closed(now_ns)
 
-    def join_failed(self) -> None:
+    def join_failed(self, why: str) -> None:
         """No image could be had; tried again after REJOIN_NS."""
         self.joining = False
+        self.trouble = why
 
     def session_began(self) -> None:
         """Books are empty and whole."""
@@ -168,6 +209,6 @@ class Recovery:
         self._forget()
 
     def _forget(self) -> None:
-        if self._asked and self._asker is not None:
-            self._asker.forget(self.number)
+        if self._asked and self.asker is not None:
+            self.asker.forget(self.number)
         self._asked = False

@@ -1,0 +1,77 @@
+"""The log of alerts: what was told, one JSON object a line, in the order of telling. It is what a restart asks first.
+
+A line that the process did not finish is cut off at the next start and counted; its alert is made again from the journal
+and told then. A line is written in one piece and is in the hands of the system when `append` returns.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from microrisk.errors import OutputError
+from microrisk.monitor.hub import Alert
+
+_LINE = msgspec.json.Decoder(Alert)
+
+
+class AlertLog:
+    """Alerts in a file.
+
+    Attributes
+    ----------
+    n : of the newest alert
+    cut : bytes of an unfinished line that were cut off at the start
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.n = self.cut = 0
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            self._mend()
+        except OSError as error:
+            raise self._failure(error) from error
+        newest = self.last(1)
+        self.n = newest[-1].n if newest else 0
+
+    def _mend(self) -> None:
+        size = os.fstat(self._fd).st_size
+        data = self.path.read_bytes()[-(1 << 16) :]
+        whole = data.rfind(b"\n") + 1
+        self.cut = len(data) - whole
+        if self.cut:
+            os.ftruncate(self._fd, size - self.cut)
+
+    def append(self, alert: Alert) -> None:
+        """Write a line; OutputError when the disk does not take it, and the file ends with the line before."""
+        line = msgspec.json.encode(alert) + b"\n"
+        size = os.fstat(self._fd).st_size
+        try:
+            if os.write(self._fd, line) != len(line):
+                os.ftruncate(self._fd, size)
+                raise OSError(28, "No space left on device")
+        except OSError as error:
+            raise self._failure(error) from error
+        self.n = alert.n
+
+    def last(self, most: int, after: int = 0) -> list[Alert]:
+        """The newest alerts with n > after, oldest first; lines that are none are left out."""
+        out = []
+        for line in self.path.read_bytes().splitlines()[-most:]:
+            try:
+                alert = _LINE.decode(line)
+            except msgspec.MsgspecError:
+                continue
+            if alert.n > after:
+                out.append(alert)
+        return out
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def _failure(self, error: OSError) -> OutputError:
+        return OutputError(f"cannot write {self.path}: {error.strerror or error}")
