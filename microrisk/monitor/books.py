@@ -16,7 +16,6 @@ from microrisk.book import state_hash
 from microrisk.core import Engine, LiveFeed
 from microrisk.errors import JournalError
 from microrisk.feed.base import Instrument, instrument
-from microrisk.feed.live import LiveText, open_live
 from microrisk.monitor.journal import Record
 from microrisk.monitor.scoring import LiveStage
 from microrisk.pipeline.spine import decimal
@@ -191,6 +190,8 @@ class TextBooks(Books):
     """Messages of a JSON venue, read by the decoder that reads its recordings."""
 
     def __init__(self, number: int, opened: Opened, make_stage: MakeStage) -> None:
+        from microrisk.feed.live import LiveText, open_live
+
         self.text: LiveText = open_live(
             opened.scheme, url=opened.url, channel=opened.channel or None, venue=opened.venue or None
         )
