@@ -118,6 +118,7 @@ class BinanceOptions(msgspec.Struct, frozen=True, kw_only=True):
     venue: VenueName = "BINANCE"
     url: Web = ""
     rest: Rest = ""
+    market: Annotated[Literal["spot", "usdm", "coinm"], Meta(description="spot, usdm or coinm")] = "spot"
     depth: Annotated[int, Meta(ge=5, le=5000, description="levels of the snapshot, 5..5000")] = 1000
     silent_ms: Silent = 10_000
     connect_s: Connect = 10.0

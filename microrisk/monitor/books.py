@@ -197,9 +197,12 @@ class TextBooks(Books):
         )
         engine = Engine(always_open=self.text.feed.venue_always_open, reserve_orders=1 << 12)
         super().__init__(number, opened, engine, self.text.feed.mask, make_stage)
+        self.seq = 0
+        """Number of the newest text."""
 
     def apply(self, record: Record) -> None:
         """A text to the decoder, its events to the engine."""
+        self.seq = max(self.seq, record.seq)
         if record.kind == Kind.TEXT:
             self.text.take(record.flags, record.recv_ns, record.seq, bytes(record.body))
             self.text.feed.pump(self.engine)
@@ -217,10 +220,11 @@ class TextBooks(Books):
         return int(self.text.feed.messages)
 
     def _save(self) -> dict[str, Any]:
-        return {"text": self.text.dump()}
+        return {"text": self.text.dump(), "seq": self.seq}
 
     def _load(self, state: dict[str, Any]) -> None:
         self.text.restore(state["text"])
+        self.seq = int(state["seq"])
 
 
 class FileNames(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,8 +235,6 @@ class FileNames(msgspec.Struct, frozen=True, kw_only=True):
     always_open: bool = False
     format: str = ""
     findings: list[list[int]] = []
-    reset: bool = False
-    """The recording begins again: the books are emptied."""
 
 
 _NAMES = msgspec.json.Decoder(FileNames)
@@ -257,8 +259,6 @@ class EventBooks(Books):
         elif record.kind == Kind.NAMES:
             told = _NAMES.decode(record.body)
             self._told |= {int(i): _file_instrument(entry) for i, entry in told.names.items()}
-            for index in map(int, self.engine.instruments()) if told.reset else ():
-                self.engine.reset_book(index)
             for kind, n, index in told.findings:
                 self.engine.count(int(Integrity(kind)), n, index)
         elif record.kind == Kind.END:

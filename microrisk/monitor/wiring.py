@@ -7,19 +7,32 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from microrisk.feed import open_feed
-from microrisk.monitor.address import FileOptions, MoldOptions, SoupOptions, SourceSpec
-from microrisk.monitor.books import Books, EventBooks, ItchBooks
+from microrisk.monitor.address import (
+    BinanceOptions,
+    BitstampOptions,
+    CoinbaseOptions,
+    FileOptions,
+    KrakenOptions,
+    MoldOptions,
+    SoupOptions,
+    SourceSpec,
+)
+from microrisk.monitor.books import Books, EventBooks, ItchBooks, TextBooks
 from microrisk.monitor.ingest import Ingest
 from microrisk.monitor.net import Job
 from microrisk.monitor.recovery import Recovery
 from microrisk.monitor.secret import find_secret
-from microrisk.monitor.sources.files import FileSource
+from microrisk.monitor.sources.binance import BinanceSource
+from microrisk.monitor.sources.bitstamp import BitstampSource
+from microrisk.monitor.sources.coinbase import CoinbaseSource
+from microrisk.monitor.sources.files import FileConfig, FileSource
 from microrisk.monitor.sources.glimpse import Glimpse
+from microrisk.monitor.sources.kraken import KrakenSource
 from microrisk.monitor.sources.rerequest import Rerequester
 from microrisk.monitor.sources.secret import Secret
 from microrisk.monitor.sources.soup_session import SoupConfig
 from microrisk.monitor.sources.soupbintcp import SoupBinSource
+from microrisk.monitor.sources.websocket import WebsocketConfig
 from microrisk.monitor.udp import open_line
 
 LINES = ("a", "b")
@@ -45,7 +58,7 @@ class Wiring:
         if isinstance(options, SoupOptions):
             assert isinstance(books, ItchBooks)
             return [self._soup(number, spec, options, books)]
-        return [self._venue(number, spec)]
+        return [self._venue(number, spec, books)]
 
     def resync(self, feed: int, names: Sequence[str], why: str) -> None:
         """Ask a feed's source for images."""
@@ -63,13 +76,16 @@ class Wiring:
     # -- kinds ------------------------------------------------------------------------------------------------------
 
     def _file(self, number: int, spec: SourceSpec, options: FileOptions, books: Books | None) -> Job:
-        def make() -> Any:
-            day = None if options.date is None else options.date.isoformat()
-            return open_feed([spec.path], format=options.format or None, date=day, venue=options.venue or None)
-
-        skip = books.messages if isinstance(books, EventBooks) else 0
-        source = FileSource(self._ingest.inbox, number, make, speed=options.speed, skip=skip, loop=options.loop)
-        return source.run
+        config = FileConfig(
+            paths=(spec.path,),
+            speed=options.speed,
+            loop=options.loop,
+            skip_events=books.messages if isinstance(books, EventBooks) else 0,
+            format=options.format or None,
+            date=None if options.date is None else options.date.isoformat(),
+            venue=options.venue or None,
+        )
+        return FileSource(self._ingest.inbox, number, config).run
 
     def _mold(self, number: int, spec: SourceSpec, options: MoldOptions, books: ItchBooks) -> list[Job]:
         places = [(spec.host, spec.port)]
@@ -120,13 +136,34 @@ class Wiring:
         )
         return source.run
 
-    def _venue(self, number: int, spec: SourceSpec) -> Job:
-        from microrisk.monitor.sources.venues import open_venue
-
-        source = open_venue(self._ingest.inbox, number, spec)
+    def _venue(self, number: int, spec: SourceSpec, books: Books | None) -> Job:
+        assert isinstance(books, TextBooks)
+        options: Any = spec.options
+        config = WebsocketConfig(
+            names=spec.products,
+            url=options.url,
+            rest=getattr(options, "rest", ""),
+            idle_s=options.silent_ms / 1000,
+            connect_s=options.connect_s,
+        )
+        make, extra = VENUES[type(options)], {}
+        for option, argument in (("channel", "channel"), ("depth", "depth")):
+            if hasattr(options, option):
+                extra[argument] = getattr(options, option)
+        if isinstance(options, BinanceOptions):
+            extra = {"market": options.market, "limit": options.depth}
+        source = make(self._ingest.inbox, number, config, seq=books.seq, **extra)
         self._resyncs[number] = source.resync
         run: Job = source.run
         return run
+
+
+VENUES: dict[type, Callable[..., Any]] = {
+    CoinbaseOptions: CoinbaseSource,
+    KrakenOptions: KrakenSource,
+    BinanceOptions: BinanceSource,
+    BitstampOptions: BitstampSource,
+}
 
 
 def _password(spec: SourceSpec) -> Secret:
