@@ -193,6 +193,10 @@ class BinanceFeed(L2Feed[Pair]):
     def _reopened(self, line: Line) -> None:
         """A new connection goes on with the same ids: they say by themselves whether something is missing."""
 
+    def waiting(self) -> dict[int, str]:
+        """As `L2Feed.waiting`; a future has the symbol that its own market gives it."""
+        return {p.index: symbol for (symbol, _), p in self._pairs.items() if p.waiting}
+
     def _pair(self, symbol: str, futures: bool) -> Pair:
         pair = self._pairs.get((symbol, futures))
         if pair is None:

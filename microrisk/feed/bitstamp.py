@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 import numpy as np
@@ -136,12 +136,19 @@ class BitstampFeed(UnnumberedFeed[Pair]):
         self._first_image: Book | None = None
         self._of_orders: list[tuple[int, Output]] = []
         self._channels: defaultdict[str, set[str]] = defaultdict(set)
+        self._expected: set[str] = set()
         for source in capture.sources:
             for prefix, pair in _CHANNEL.findall(source.head()):
                 self._channels[pair.decode()].add(prefix.decode())
         self.crossing_excluded = not any(ORDERS in c for c in self._channels.values())
         if not self.crossing_excluded:
             self.mask = ALL_MASK
+
+    def expect(self, channels: Iterable[str]) -> None:
+        """Channels (their prefixes) that every pair has, where no recording can be looked into beforehand."""
+        self._expected = set(channels)
+        if ORDERS in self._expected:
+            self.crossing_excluded, self.mask = False, ALL_MASK
 
     def give_image(self, source: Source) -> None:
         """An answer of REST `order_book` from outside the stream, for the first pair in it.
@@ -188,7 +195,7 @@ class BitstampFeed(UnnumberedFeed[Pair]):
     def _pair(self, name: str, prefix: str = "") -> Pair:
         product = self._product(name)
         if not product.channels:
-            product.channels |= self._channels[name]
+            product.channels |= self._channels[name] | self._expected
             if self._first_image is not None:
                 ts = int(self._first_image.microtimestamp) * NS_PER_US
                 product.image, self._first_image = (self._first_image, Stamp(ts, NULL_TS, 0)), None
@@ -306,6 +313,9 @@ class BitstampFeed(UnnumberedFeed[Pair]):
                 self.invalidate(product, Integrity.session_reset, stamp, "the connection ends: the book waits")
             self._forget(product)
 
+    def _lost(self, line: Line) -> None:
+        self._reopened(line)
+
     def _malformed(self, line: Line, why: str) -> None:
         """The channel in the damaged text says what it has cost."""
         told = {(prefix.decode(), pair.decode()) for prefix, pair in _CHANNEL.findall(line.body)}
@@ -345,7 +355,7 @@ class BitstampFeed(UnnumberedFeed[Pair]):
             self._open_orders(product)
 
     def _open_orders(self, product: Pair) -> OrderBook:
-        product.waiting = False
+        product.waiting = product.marked = False
         product.orders = product.orders or OrderBook(product.index, StaleFinder())
         return product.orders
 

@@ -37,6 +37,8 @@ BROKEN = 4
 """A line that cannot be read; the body says why."""
 CUT = 5
 """The stream broke off here: no line of its own; the body says where."""
+LOST = 6
+"""The connection was lost, or is not believed: nothing that recorders write, live monitoring says so (`live.py`)."""
 
 PIECE = 1 << 20
 """Bytes read at once, and about the most that one batch holds."""
@@ -56,7 +58,7 @@ class Line(NamedTuple):
     ----------
     number : 1-based; goes on over files that continue each other (REST answers have a count of their own)
     ts_recv : recorder's time, ns UTC, or NULL_TS
-    kind : RECEIVED, RESPONSE, SENT, OPENED, BROKEN or CUT
+    kind : RECEIVED, RESPONSE, SENT, OPENED, BROKEN, CUT or LOST
     body : the JSON text as written; of BROKEN and CUT a sentence
     url : of a RESPONSE and of SENT its own; of a RECEIVED line that of its connection, "" when no line told it
     place : file name, for notices

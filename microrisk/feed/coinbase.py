@@ -72,10 +72,10 @@ class BookImage(msgspec.Struct):
 
 
 _DECODE_LIST = msgspec.json.Decoder(list[Message])
-_DECODE_ONE = msgspec.json.Decoder(Message)
-_DECODE_IMAGE = msgspec.json.Decoder(BookImage)
+DECODE_ONE = msgspec.json.Decoder(Message)
+DECODE_IMAGE = msgspec.json.Decoder(BookImage)
 
-_UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 _BETWEEN = re.compile(rb"\}\s*,\s*(?=\{)")
 _COLUMNS = ("ts_event", "seq", "order_id", "ref", "px", "qty", "action", "side", "flags", "instrument")
@@ -85,7 +85,11 @@ _LAST, _SNAPSHOT = int(Flag.LAST), int(Flag.SNAPSHOT)
 _EXEC, _KEPT = int(Flag.EXEC), int(Flag.PRIORITY_KEPT)
 
 
-class _Order:
+Part = tuple[int, int, int, str]
+"""An order of an image: side, price and size in 1e-8, the venue's id."""
+
+
+class Resting:
     """A resting order as far as the feed must know it: handle, price, what is left."""
 
     __slots__ = ("handle", "left", "px")
@@ -95,14 +99,22 @@ class _Order:
 
 
 @dataclass
-class _Product:
-    """State of one product: its index, the last sequence, and the orders that rest, by the venue's id."""
+class Listed:
+    """State of one product.
+
+    Attributes
+    ----------
+    index, name : EVENT.instrument, the venue's symbol
+    last : the last sequence
+    after_image : nothing has followed the image yet
+    orders : what rests, by the venue's id
+    """
 
     index: int
     name: str
     last: int | None = None
     after_image: bool = False
-    orders: dict[str, _Order] = field(default_factory=dict)
+    orders: dict[str, Resting] = field(default_factory=dict)
 
 
 def open_sources(
@@ -130,10 +142,10 @@ def read_image(source: Source) -> BookImage:
     if stream.cut:
         raise FeedError(f"the book image is cut: {stream.cut}", path=source.label)
     try:
-        return _DECODE_IMAGE.decode(data)
+        return DECODE_IMAGE.decode(data)
     except msgspec.ValidationError as why:
         raise UsageError(f"{source.label} is not a level-3 book image: {why}") from why
-    except _UNDECODABLE as why:
+    except UNDECODABLE as why:
         raise FeedError(f"the book image cannot be read: {why}", path=source.label) from why
 
 
@@ -148,9 +160,9 @@ class CoinbaseFeed(ChunkFeed):
         super().__init__()
         self._venue = venue
         self._ids = Interner()
-        self._products: dict[str, _Product] = {}
+        self._products: dict[str, Listed] = {}
         self._image = read_image(snapshot) if snapshot is not None else None
-        if snapshot is None:
+        if snapshot is None and sources:
             self.notices.append("no --snapshot: orders that rested before the recording are missing from the book")
         self._reader = MessageReader(sources)
         self._batches = iter(self._reader)
@@ -186,7 +198,7 @@ class CoinbaseFeed(ChunkFeed):
         self._decoded += len(batch)
         for message in batch:
             self._message(message)
-        return _to_events(self._rows)
+        return to_events(self._rows)
 
     def _image_alone(self) -> Events | None:
         """Nothing came behind an image: there was no message to name its product."""
@@ -196,33 +208,46 @@ class CoinbaseFeed(ChunkFeed):
         return None
 
     def _message(self, m: Message) -> None:
-        if m.type in QUIET:
+        if not self._is_numbered(m):
             return
+        product = self._product(m)
+        if self._in_sequence(product, m) and (why := self._act(product, m)):
+            self._find(Integrity.malformed, 1, product.index, before=len(self._rows))
+            self._note(why)
+
+    def _is_numbered(self, m: Message) -> bool:
+        """Whether a message belongs to the sequence of its product; counts what it is otherwise."""
+        if m.type in QUIET:
+            return False
         if m.type not in _HANDLERS:
             self._find(Integrity.unknown_type)
-            return
+            return False
         if not (0 <= m.sequence < _U64 and 0 <= m.trade_id < _U64):
             self._find(Integrity.malformed, before=len(self._rows))
             self._note(f"{m.type} cannot be read: sequence {m.sequence}, trade_id {m.trade_id}")
-            return
-        product, handle = self._product(m), _HANDLERS[m.type]
+            return False
+        return True
+
+    def _act(self, product: Listed, m: Message) -> str:
+        """Do what a message says; why it cannot be read, "" when it can."""
+        handle = _HANDLERS[m.type]
         try:
-            if self._in_sequence(product, m) and handle is not None:
+            if handle is not None:
                 handle(self, product, m, iso_ns(m.time))
         except (ValueError, TypeError, KeyError, AttributeError) as why:
-            self._find(Integrity.malformed, 1, product.index, before=len(self._rows))
-            self._note(f"sequence {m.sequence}: {m.type} cannot be read: {why}")
+            return f"sequence {m.sequence}: {m.type} cannot be read: {why}"
+        return ""
 
-    def _product(self, m: Message) -> _Product:
+    def _product(self, m: Message) -> Listed:
         product = self._products.get(m.product_id)
         if product is None:
-            product = self._products[m.product_id] = _Product(len(self._products), m.product_id)
+            product = self._products[m.product_id] = Listed(len(self._products), m.product_id)
             if self._image is not None:
                 self._load(product, self._image, m)
                 self._image = None
         return product
 
-    def _in_sequence(self, product: _Product, m: Message) -> bool:
+    def _in_sequence(self, product: Listed, m: Message) -> bool:
         """Whether the message is the next one or later; counts what it is otherwise."""
         last = product.last
         if last is not None and m.sequence <= last:
@@ -234,37 +259,40 @@ class CoinbaseFeed(ChunkFeed):
         product.last, product.after_image = m.sequence, False
         return True
 
-    def _load(self, product: _Product, image: BookImage, first: Message) -> None:
-        """Every order of the image, in file order, as parts of one snapshot that LAST closes.
-
-        Raises FeedError for an image that has a value which is no number.
-        """
+    def _load(self, product: Listed, image: BookImage, first: Message) -> None:
+        """The given image; raises FeedError when it has a value which is no number."""
         try:
-            ts = iso_ns(image.time) if image.time else _time_or_null(first.time)
-            parts = [
-                (side, _units(price), _units(size), text)
-                for side, rows in ((int(Side.BID), image.bids), (int(Side.ASK), image.asks))
-                for price, size, text in rows
-            ]
-            if not 0 <= image.sequence < _U64:
-                raise ValueError(f"sequence {image.sequence}")
+            ts = iso_ns(image.time) if image.time else time_or_null(first.time)
+            parts = parts_of(image)
         except ValueError as why:
             raise FeedError(f"the book image cannot be read: {why}") from why
-        product.last, product.after_image = image.sequence, True
-        for side, px, qty, text in parts:
-            order = product.orders[text] = _Order(self._ids.intern(text), px, qty)
-            self._rows.append((ts, image.sequence, order.handle, 0, px, qty, _ADD, side, _SNAPSHOT, product.index))
+        self._put_image(product, image.sequence, parts, ts)
         if self._rows:
-            *rest, flags, index = self._rows[-1]
-            self._rows[-1] = (*rest, flags | _LAST, index)
+            self._close_rows()
         self.synthetic += len(self._rows)
 
-    def _open(self, p: _Product, m: Message, ts: int) -> None:
+    def _put_image(self, product: Listed, sequence: int, parts: Sequence[Part], ts: int) -> None:
+        """Every order of the image, in file order, as parts of one snapshot; LAST is still to be set."""
+        product.last, product.after_image = sequence, True
+        for side, px, qty, text in parts:
+            order = product.orders[text] = Resting(self._ids.intern(text), px, qty)
+            self._rows.append((ts, sequence, order.handle, 0, px, qty, _ADD, side, _SNAPSHOT, product.index))
+
+    def _close_rows(self) -> None:
+        """The last row closes its batch."""
+        *rest, flags, index = self._rows[-1]
+        self._rows[-1] = (*rest, flags | _LAST, index)
+
+    def _stranger(self, order_id: str) -> int:
+        """Handle of an order that was never told."""
+        return self._ids.intern(order_id)
+
+    def _open(self, p: Listed, m: Message, ts: int) -> None:
         px, qty, side = _units(m.price), _units(m.remaining_size), SIDES[m.side]
-        order = p.orders[m.order_id] = _Order(self._ids.intern(m.order_id), px, qty)
+        order = p.orders[m.order_id] = Resting(self._ids.intern(m.order_id), px, qty)
         self._rows.append((ts, m.sequence, order.handle, 0, px, qty, _ADD, side, _LAST, p.index))
 
-    def _done(self, p: _Product, m: Message, ts: int) -> None:
+    def _done(self, p: Listed, m: Message, ts: int) -> None:
         order = p.orders.pop(m.order_id, None)
         if order is None:
             self._find(Integrity.never_rested, 1, p.index)
@@ -274,16 +302,16 @@ class CoinbaseFeed(ChunkFeed):
             side = SIDES[m.side]
             self._rows.append((ts, m.sequence, order.handle, 0, order.px, order.left, _DELETE, side, _LAST, p.index))
 
-    def _match(self, p: _Product, m: Message, ts: int) -> None:
+    def _match(self, p: Listed, m: Message, ts: int) -> None:
         px, qty, side = _units(m.price), _units(m.size), SIDES[m.side]
         order = p.orders.get(m.maker_order_id)
         # the maker of a feed without an image may be unknown: the book says so
-        handle = order.handle if order else self._ids.intern(m.maker_order_id)
+        handle = order.handle if order else self._stranger(m.maker_order_id)
         if order:
             order.left = max(0, order.left - qty)
         self._rows.append((ts, m.sequence, handle, m.trade_id, px, qty, _REDUCE, side, _LAST | _EXEC, p.index))
 
-    def _change(self, p: _Product, m: Message, ts: int) -> None:
+    def _change(self, p: Listed, m: Message, ts: int) -> None:
         order = p.orders.get(m.order_id)
         if order is None:
             self._find(Integrity.never_rested, 1, p.index)
@@ -314,7 +342,23 @@ def _units(text: str | None) -> int:
     return units
 
 
-def _time_or_null(text: str) -> int:
+def parts_of(image: BookImage) -> list[Part]:
+    """The orders of an image, best first, bids before asks.
+
+    Raises
+    ------
+    ValueError : a price, a size or the sequence is no number of its range
+    """
+    if not 0 <= image.sequence < _U64:
+        raise ValueError(f"sequence {image.sequence}")
+    return [
+        (side, _units(price), _units(size), text)
+        for side, rows in ((int(Side.BID), image.bids), (int(Side.ASK), image.asks))
+        for price, size, text in rows
+    ]
+
+
+def time_or_null(text: str) -> int:
     """Venue time of a message that may be unreadable: the message itself says so."""
     try:
         return iso_ns(text)
@@ -322,7 +366,8 @@ def _time_or_null(text: str) -> int:
         return NULL_TS
 
 
-def _to_events(rows: list[tuple[int, ...]]) -> Events:
+def to_events(rows: list[tuple[int, ...]]) -> Events:
+    """Rows of `_COLUMNS` as EVENT records without receive times."""
     out = empty_events(len(rows))
     if rows:
         for name, column in zip(_COLUMNS, zip(*rows, strict=True), strict=True):
@@ -407,8 +452,8 @@ class MessageReader:
 
     def _one(self, text: bytes, at: int, out: list[Message]) -> None:
         try:
-            out.append(_DECODE_ONE.decode(text))
-        except _UNDECODABLE as why:
+            out.append(DECODE_ONE.decode(text))
+        except UNDECODABLE as why:
             self._lines += 1
             self._lost(f"message at offset {at} cannot be read: {why}")
 
@@ -420,7 +465,7 @@ class MessageReader:
         for end in reversed(cuts[-8:]):
             try:
                 return _DECODE_LIST.decode(b"[" + data[:end] + b"]"), data.index(b",", end) + 1
-            except _UNDECODABLE:
+            except UNDECODABLE:
                 continue
         if not cuts:
             return [], 0
@@ -433,7 +478,7 @@ class MessageReader:
             return []
         try:
             return _DECODE_LIST.decode(b"[" + text)
-        except _UNDECODABLE:
+        except UNDECODABLE:
             return self._singly(text.removesuffix(b"]"), base)
 
     def _singly(self, data: bytes, base: int) -> list[Message]:

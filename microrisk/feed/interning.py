@@ -38,3 +38,31 @@ class Interner:
     def __len__(self) -> int:
         """Ids that may still be met."""
         return len(self._handles)
+
+
+class PassingInterner(Interner):
+    """An Interner whose labels leave with their ids: for sessions without end. Handles are never given twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._names: dict[int, str] = {}
+        self._next = 1
+
+    def intern(self, text: str) -> int:
+        """As `Interner.intern`."""
+        handle = self._handles.get(text)
+        if handle is None:
+            handle, self._next = self._next, self._next + 1
+            self._handles[text] = handle
+            self._names[handle] = text
+        return handle
+
+    def forget(self, text: str) -> None:
+        """As `Interner.forget`; the handle then reads as its number."""
+        handle = self._handles.pop(text, None)
+        if handle is not None:
+            del self._names[handle]
+
+    def label(self, handle: int) -> str:
+        """The text of a handle whose id may still be met, else its number."""
+        return self._names.get(handle, str(handle))

@@ -33,7 +33,7 @@ import numpy as np
 
 from microrisk.errors import UsageError
 from microrisk.feed.base import ALL_INSTRUMENTS, ChunkFeed, Events, Instrument, empty_events, instrument, venue_of
-from microrisk.feed.capture import BROKEN, CUT, OPENED, RESPONSE, SENT, Capture, Line
+from microrisk.feed.capture import BROKEN, CUT, LOST, OPENED, RESPONSE, SENT, Capture, Line
 from microrisk.feed.ladder import Level
 from microrisk.feed.open import Source
 from microrisk.feed.text import to_units
@@ -132,12 +132,13 @@ class Product:
     index : EVENT.instrument
     name : the venue's own symbol
     waiting : there is no book: updates wait for the next image
+    marked : there is one, but something that could not be read may have changed it
     """
 
-    __slots__ = ("index", "name", "waiting")
+    __slots__ = ("index", "marked", "name", "waiting")
 
     def __init__(self, index: int, name: str) -> None:
-        self.index, self.name, self.waiting = index, name, True
+        self.index, self.name, self.waiting, self.marked = index, name, True, False
 
 
 P = TypeVar("P", bound=Product)
@@ -180,10 +181,11 @@ class L2Feed(ChunkFeed, Generic[P]):
 
     def _reopened(self, line: Line) -> None:
         """The connection was made again: what happened between is lost, every book waits for its next image."""
-        for product in self._by_symbol.values():
-            if not product.waiting:
-                stamp = Stamp(line.ts_recv, line.ts_recv, line.number)
-                self.invalidate(product, Integrity.session_reset, stamp, "the connection was made again")
+        self._disbelieve(line, "the connection was made again")
+
+    def _lost(self, line: Line) -> None:
+        """The connection is gone: the same, at once, whatever the numbers of the next one may say."""
+        self._disbelieve(line, "the connection was lost: the book waits")
 
     def _end(self) -> None:
         """The input is finished; the place for notices about what never came."""
@@ -193,6 +195,13 @@ class L2Feed(ChunkFeed, Generic[P]):
         return name
 
     # -- what a venue calls -----------------------------------------------------------------------------------
+
+    def _disbelieve(self, line: Line, why: str) -> None:
+        """Throw away every book that there is."""
+        for product in self._by_symbol.values():
+            if not product.waiting:
+                stamp = Stamp(line.ts_recv, line.ts_recv, line.number)
+                self.invalidate(product, Integrity.session_reset, stamp, why)
 
     def _product(self, name: str) -> P:
         """The product of this symbol, made at first sight."""
@@ -220,7 +229,7 @@ class L2Feed(ChunkFeed, Generic[P]):
         self._rows.append((_CLEAR | _SNAPSHOT << 16 | 1 << 8, 0, 0, 0))
         self._put(_BID, bids, _SNAPSHOT)
         self._put(_ASK, asks, _SNAPSHOT)
-        product.waiting = False
+        product.waiting = product.marked = False
         self._close(product, stamp, start)
 
     def update(
@@ -281,6 +290,10 @@ class L2Feed(ChunkFeed, Generic[P]):
         """Index (order of first sight) -> instrument."""
         return dict(self._instruments)
 
+    def waiting(self) -> dict[int, str]:
+        """Number -> the venue's own symbol of products whose book waits for an image, or needs one."""
+        return {p.index: p.name for p in self._by_symbol.values() if p.waiting or p.marked}
+
     def _readable(self) -> int:
         return self.messages - self._bad
 
@@ -310,6 +323,8 @@ class L2Feed(ChunkFeed, Generic[P]):
             self._connections += 1
             if self._connections > 1:
                 self._reopened(line)
+        elif line.kind == LOST:
+            self._lost(line)
         elif line.kind == BROKEN:
             self.messages += 1
             self._malformed(line, line.body.decode("utf-8", "replace"))

@@ -58,7 +58,7 @@ class Lives:
 
 
 @dataclass
-class _Accusation:
+class Accusation:
     """Since when, who ever was a witness, who may still rest, and the event at whose end the last of them is gone.
 
     `gone` is that event for the accused order itself; both count within one run.
@@ -76,7 +76,7 @@ class StaleFinder:
 
     def __init__(self, *, after_ns: int = AFTER_NS, witnesses: int = WITNESSES) -> None:
         self._after_ns, self._witnesses = after_ns, witnesses
-        self._accused: dict[int, _Accusation] = {}
+        self._accused: dict[int, Accusation] = {}
 
     def clear(self) -> None:
         """A new image: nobody is accused."""
@@ -122,7 +122,7 @@ class StaleFinder:
             passed = lives.px < lives.px[k] if side > 0 else lives.px > lives.px[k]
             older = np.flatnonzero(here & (lives.born < at) & (lives.side == -side) & passed)
             for accused, gone in zip(lives.id[older].tolist(), lives.gone[older].tolist(), strict=True):
-                case = self._accused.setdefault(accused, _Accusation(int(lives.ts[at]), gone))
+                case = self._accused.setdefault(accused, Accusation(int(lives.ts[at]), gone))
                 case.ever.add(witness)
                 case.resting.add(witness)
                 case.until = max(case.until, int(lives.gone[k]))

@@ -40,5 +40,6 @@ class UnnumberedFeed(L2Feed[P], Generic[P]):
 
     def _mark(self, product: P, line: Line) -> None:
         """An event that changes nothing but the book's mark; it closes no batch, so nothing is recorded for it."""
+        product.marked = True
         self._rows.append(MARK)
         self._heads.append((1, line.ts_recv, line.ts_recv, line.number, product.index))
