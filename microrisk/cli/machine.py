@@ -21,6 +21,7 @@ def demo(
     model: str | None = None,
     open_: Annotated[bool, Parameter(name="--open", negative="")] = False,
     serve: Annotated[bool, Parameter(negative="")] = False,
+    port: int = 8765,
     json: Json = False,
 ) -> int:
     """Simulate a market with planted trouble, read it back as exchange bytes, score it, write a report.
@@ -38,12 +39,12 @@ def demo(
     open_
         Show the report in a browser.
     serve
-        Not in this version: there is no live dashboard yet.
+        Instead of a report, play the market as a live feed, with two scripted venues, and serve the dashboard.
+    port
+        Of the dashboard; 0 takes a free one.
     """
-    from microrisk.errors import UsageError
-
     if serve:
-        raise UsageError("--serve: this version has no live dashboard; run `microrisk demo` and open the report")
+        return _serve(out, seed, min(minutes, SERVED_MINUTES), model, port, show=open_, json=json)
     from microrisk.evaluate.demo import demo as run
 
     result = run(out, seed=seed, minutes=minutes, model=model, say=narrate)
@@ -56,6 +57,21 @@ def demo(
 
         webbrowser.open(Path(result.report).resolve().as_uri())
     return Exit.OK
+
+
+SERVED_MINUTES = 15.0
+"""Market minutes of one round of the live demo."""
+
+
+def _serve(out: Path, seed: int, minutes: float, model: str | None, port: int, *, show: bool, json: bool) -> int:
+    """The live demo, until Ctrl-C."""
+    from microrisk.cli.monitor import run_service
+    from microrisk.monitor.demo import demo_sources
+    from microrisk.monitor.service import Service, Settings
+
+    with demo_sources(out, seed=seed, minutes=minutes, say=narrate) as sources:
+        service = Service(sources, Settings(model=model))
+        return run_service(service, host="127.0.0.1", port=port, seconds=None, json=json, show=show)
 
 
 def _say_demo(result: Any) -> None:

@@ -60,8 +60,10 @@ def monitor(
     return run_service(service, host=host, port=port, seconds=seconds, json=json)
 
 
-def run_service(service: Service, *, host: str, port: int, seconds: float | None, json: bool) -> int:
-    """Start, serve the page until the end, stop; exit code."""
+def run_service(
+    service: Service, *, host: str, port: int, seconds: float | None, json: bool, show: bool = False
+) -> int:
+    """Start, serve the page until the end (and show it in a browser), stop; exit code."""
     from microrisk.monitor.web.serve import open_server
 
     server, url = open_server(service.hub, host=host, port=port)
@@ -73,6 +75,10 @@ def run_service(service: Service, *, host: str, port: int, seconds: float | None
     else:
         tell(f"microrisk: {url}")
         tell("microrisk: the token in this address opens the page once; Ctrl-C ends")
+    if show:
+        import webbrowser
+
+        webbrowser.open(url)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: server.stop())
     if seconds is not None:
