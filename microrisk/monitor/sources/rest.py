@@ -91,7 +91,7 @@ def checked(url: str) -> SplitResult:
     """The parts of a URL that can be asked for; UsageError for any other."""
     try:
         parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         good = False
     if not good or parts.username or parts.password or not url.isascii() or not url.isprintable() or " " in url:

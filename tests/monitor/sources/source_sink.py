@@ -73,6 +73,40 @@ async def until(condition: Callable[[], Any], timeout_s: float = 10.0, what: str
     return time.monotonic() - begun
 
 
+Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Coroutine[Any, Any, None]]
+
+
+@contextlib.asynccontextmanager
+async def serving(talk: Talk, **options: Any) -> Any:
+    """A TCP server; gives its address. Whoever breaks off is no error, and nobody is left at the end."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks.add(task)
+        try:
+            await talk(reader, writer)
+            writer.close()
+            await writer.wait_closed()
+        except (OSError, EOFError, asyncio.CancelledError):
+            writer.transport.abort()
+        finally:
+            tasks.discard(task)
+
+    server = await asyncio.start_server(client, "127.0.0.1", 0, **options)
+    async with server:
+        try:
+            yield server.sockets[0].getsockname()[:2]
+        finally:
+            for task in tuple(tasks):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            # transports close one turn of the loop later
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+
 @contextlib.asynccontextmanager
 async def running(source: Any) -> Any:
     """The source's `run` as a task; what it raises is raised."""

@@ -6,10 +6,11 @@ import asyncio
 import struct
 import time
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
-from source_sink import Keeper, blocks, run, running, until
+from source_sink import Keeper, blocks, run, running, serving, until
 
 from microrisk.errors import FeedError, FetchError
 from microrisk.feed.encode import encode_message
@@ -59,30 +60,16 @@ BOOK = [b"A" + bytes([i % 256]) * 35 for i in range(5000)]
 Script = Callable[[asyncio.StreamWriter, int], Any]
 
 
-class Scripted:
-    """Says what `script(writer, n)` says to its n-th client (from 1), behind the login."""
+def scripted(script: Script) -> Any:
+    """A server that says what `script(writer, n)` says to its n-th client (from 1), behind the login."""
+    clients = count(1)
 
-    def __init__(self, script: Script) -> None:
-        self.script, self.clients = script, 0
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        n = next(clients)
+        assert len(await reader.readexactly(49)) == 49
+        await script(writer, n)
 
-    async def __aenter__(self) -> tuple[str, int]:
-        self._server = await asyncio.start_server(self._client, "127.0.0.1", 0)
-        host, port = self._server.sockets[0].getsockname()[:2]
-        return host, port
-
-    async def __aexit__(self, *exc: object) -> None:
-        self._server.close()
-        await self._server.wait_closed()
-
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.clients += 1
-        try:
-            assert len(await reader.readexactly(49)) == 49
-            await self.script(writer, self.clients)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+    return serving(talk)
 
 
 def test_an_image_of_the_projects_server_is_whole() -> None:
@@ -117,7 +104,7 @@ def test_a_large_image_comes_in_pieces_of_a_mib_and_cheaply() -> None:
 
     async def work() -> tuple[Keeper, Glimpse, float]:
         keeper = Keeper()
-        async with Scripted(script) as address:
+        async with scripted(script) as address:
             client = glimpse(keeper, address)
             begun = time.process_time()
             assert await client.take("") == ""
@@ -141,7 +128,7 @@ def test_an_image_that_breaks_off_leaves_no_trace_and_is_taken_again() -> None:
 
     async def work() -> tuple[Keeper, Glimpse]:
         keeper = Keeper()
-        async with Scripted(script) as address:
+        async with scripted(script) as address:
             client = glimpse(keeper, address)
             assert await client.take("") == ""
             return keeper, client
@@ -177,7 +164,7 @@ def test_what_is_no_image_is_refused(data: bytes, wait_s: float, why: str) -> No
     async def work() -> Keeper:
         keeper = Keeper()
         limits = SpinLimits(total_s=0.5, attempts=2, first_s=0.01, most_bytes=400_000)
-        async with Scripted(lambda writer, n: says(writer, data, wait_s=wait_s)) as address:
+        async with scripted(lambda writer, n: says(writer, data, wait_s=wait_s)) as address:
             client = glimpse(keeper, address, limits)
             with pytest.raises((FetchError, FeedError), match=why):
                 await client.spin()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from nasdaq_protocols import soup
-from source_sink import Keeper, blocks, quick, run, running, until
+from source_sink import Keeper, blocks, quick, run, running, serving, until
 
 from microrisk.monitor.publish import SoupBinServer, StreamPlan, Tape
 from microrisk.monitor.sources import NEW_SESSION, STREAM
@@ -175,10 +175,9 @@ def test_a_server_of_another_kind_is_told_apart(junk: bytes) -> None:
 
         async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(junk)
-            writer.close()
+            await writer.drain()
 
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        async with server, running(SoupBinSource(keeper, 0, config(server.sockets[0].getsockname()[:2]), **quick())):
+        async with serving(answer) as address, running(SoupBinSource(keeper, 0, config(address), **quick())):
             await until(lambda: len(keeper.states) > 1)
         return keeper
 
