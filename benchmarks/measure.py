@@ -81,8 +81,11 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 def machine() -> dict[str, Any]:
     """What a figure belongs to: date, commit, processor, caches, kernel, load before the run."""
     facts: dict[str, Any] = {"date": dt.datetime.now(dt.UTC).date().isoformat(), "cores": os.cpu_count()}
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    facts |= {"commit": commit.stdout.strip(), "python": platform.python_version(), "kernel": platform.release()}
+    commit = ""
+    with contextlib.suppress(FileNotFoundError):  # machines without git take the commit as an argument
+        asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+        commit = asked.stdout.strip()
+    facts |= {"commit": commit, "python": platform.python_version(), "kernel": platform.release()}
     with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         facts["processor"] = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

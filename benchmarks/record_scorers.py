@@ -2,7 +2,8 @@
 
 Latency is from codes in memory to heads in memory, one row a call, in a histogram; the bulk figure is rows a second
 of calls of 65,536 rows. Each scorer's answers are compared with Weights.compute first. Without a CUDA device its row
-says so; with one, the CUDA graph replays a recorded batch of one and energy is read from NVML around a minute of it.
+says so; with one, the CUDA graph replays a recorded batch of one and energy is read from NVML around a minute of it
+(record_gpu.py looks at the GPU more closely).
 Writes benchmarks/recorded/scorers.json.
 """
 
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.cuda_graph import CudaGraphScorer, energy
 from benchmarks.measure import RECORDED
 from benchmarks.onnx_heads import OnnxScorer
 from microrisk.score.backend import open_scorer
@@ -77,8 +79,6 @@ def scorers(weights: Weights) -> list[tuple[str, Any, str | None]]:
             out.append((name, None, f"{missing}: pip install onnxruntime onnx torch"))
     why = TorchScorer("cuda").unavailable()
     if why is None:
-        from benchmarks.cuda_graph import CudaGraphScorer
-
         scorer = CudaGraphScorer()
         scorer.load(weights)
         out.append(("CUDA graph", scorer, None))
@@ -103,8 +103,8 @@ def record(seconds: float) -> dict[str, Any]:
             "one_row": percentiles(scorer.score, codes, seconds),
             "bulk_rows_per_s": bulk(scorer.score, codes),
         }
-        if hasattr(scorer, "energy"):
-            rows[name]["energy"] = scorer.energy(codes[:1], seconds=60.0)
+        if name == "CUDA graph":
+            rows[name]["energy"] = energy(lambda scorer=scorer: scorer.score(codes[:1]), seconds=60.0)
     return {
         "date": dt.datetime.now(dt.UTC).date().isoformat(), "machine": platform.machine(), "cores": os.cpu_count(),
         "load_before": round(os.getloadavg()[0], 2), "weights_hash": weights.heads_hash(),

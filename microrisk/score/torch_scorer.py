@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,7 +79,7 @@ class TorchScorer:
         import torch
 
         out = np.empty((len(codes), N_HEADS), np.int32)
-        with torch.inference_mode(), _exact_products():
+        with torch.inference_mode(), exact_products(self.device):
             for i in range(0, len(codes), CHUNK):
                 x = torch.from_numpy(np.array(codes[i : i + CHUNK], order="C"))  # a copy: torch wants it writable
                 out[i : i + CHUNK] = self._heads(x.to(self.device).to(torch.int32) * self._mask).cpu().numpy()
@@ -135,13 +135,27 @@ def _sum(x: torch.Tensor) -> torch.Tensor:
 
 
 @contextmanager
-def _exact_products() -> Iterator[None]:
-    """Full float32 in matrix products, whatever the program around has chosen."""
+def exact_products(device: str) -> Iterator[None]:
+    """Full float32 in matrix products on `device`, whatever the program around has chosen; its choice comes back after.
+
+    Since 2.9 torch keeps one setting a back end and one for all, and raises RuntimeError when the common one is asked
+    for while they differ: so that one is left alone, except in a torch that has no other.
+    """
     import torch
 
-    before = torch.get_float32_matmul_precision()
+    home = torch.backends.cuda if device.startswith("cuda") else torch.backends.mkldnn
+    place: Any = getattr(home, "matmul", None)
+    if hasattr(place, "fp32_precision"):
+        before = place.fp32_precision
+        place.fp32_precision = "ieee"
+        try:
+            yield
+        finally:
+            place.fp32_precision = before
+        return
+    common = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        torch.set_float32_matmul_precision(common)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import numpy as np
 import pytest
 
@@ -58,15 +60,35 @@ def test_million(fast):
         same(fast, random_weights(seed, at_bound=seed == 12), ALL_MASK, random_codes(500_000, seed))
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("at_bound", [False, True], ids=["ordinary", "at-bound"])
-def test_cuda(at_bound):
+@pytest.fixture
+def cuda():
     scorer = CudaScorer()
     reason = scorer.unavailable()
     if reason:
         pytest.skip(f"cuda: {reason}")
+    return scorer
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("at_bound", [False, True], ids=["ordinary", "at-bound"])
+@pytest.mark.parametrize("mask", [ALL_MASK, L2_MASK, 0])
+def test_cuda(cuda, at_bound, mask):
     codes = np.concatenate([extreme_codes(), random_codes(300_000, 1)])
-    same(scorer, random_weights(1, at_bound=at_bound), ALL_MASK, codes)
+    same(cuda, random_weights(1, at_bound=at_bound), mask, codes)
+
+
+@pytest.mark.gpu
+def test_cuda_million_and_more_than_a_chunk(cuda):
+    same(cuda, random_weights(12, at_bound=True), ALL_MASK, random_codes((1 << 20) + 5, 12))
+
+
+@pytest.mark.gpu
+def test_cuda_rows_do_not_see_each_other(cuda):
+    weights, codes = random_weights(2), random_codes(77, 3)
+    cuda.load(weights)
+    single = np.concatenate([cuda.score(codes[i : i + 1]) for i in range(len(codes))])
+    assert (single == weights.compute(codes)).all()
+    assert cuda.score(codes[:0]).shape == (0, 4)
 
 
 def test_all_codes_of_one_feature(fast):
@@ -120,3 +142,23 @@ def test_torch_restores_precision():
         assert torch.get_float32_matmul_precision() == "medium"
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+@pytest.mark.parametrize("name", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    ("place", "less"), [("backends", "tf32"), ("backends.cuda.matmul", "tf32"), ("backends.mkldnn.matmul", "bf16")]
+)
+def test_torch_restores_precision_set_by_place(name, place, less):
+    """The settings of torch 2.9 and later, which refuse to be asked through the old one."""
+    torch = pytest.importorskip("torch")
+    scorer = TorchScorer(name)
+    if scorer.unavailable() or not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
+        pytest.skip(scorer.unavailable() or f"torch {torch.__version__} has the old setting only")
+    home = attrgetter(place)(torch)
+    before = home.fp32_precision
+    home.fp32_precision = less
+    try:
+        same(scorer, random_weights(3, at_bound=True), ALL_MASK, random_codes(100, 1))
+        assert home.fp32_precision == less
+    finally:
+        home.fp32_precision = before
