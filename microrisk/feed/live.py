@@ -162,7 +162,7 @@ def open_live(scheme: str, *, url: str = "", channel: str | None = None, venue: 
     ----------
     scheme : coinbase, kraken, binance or bitstamp
     url : of the connection; for Binance its host tells spot (`stream.`) from futures (`fstream.`, `dstream.`)
-    channel : coinbase: `level2` (taken when None), `level2_batch` or `full`; bitstamp: the prefix of the channel that
+    channel : coinbase: `full` (taken when None), `level2` or `level2_batch`; bitstamp: the prefix of the channel that
         makes the books, `diff_order_book` (taken when None), `live_orders`, `order_book` or `detail_order_book`; the
         others have none
     venue : of the instruments, else the scheme's own
@@ -180,9 +180,9 @@ def open_live(scheme: str, *, url: str = "", channel: str | None = None, venue: 
 
 
 def _coinbase(capture: Capture, channel: str | None, venue: str | None) -> TextFeed:
-    if channel == "full":
+    if channel in (None, "full"):
         return LiveCoinbaseFeed(capture, venue)
-    if channel in (None, "level2", "level2_batch"):
+    if channel in ("level2", "level2_batch"):
         return coinbase_level2.open_capture(capture, venue=venue, snapshot=None)
     raise UsageError(f"coinbase has no channel {channel!r}; there are full, level2, level2_batch")
 

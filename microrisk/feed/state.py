@@ -13,8 +13,10 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from enum import IntEnum
 from itertools import chain
+from operator import attrgetter
 from struct import Struct
 from typing import Any
 from zlib import crc32
@@ -46,18 +48,20 @@ class Tag(IntEnum):
     """The same, a defaultdict of sets."""
     LADDER = 6
     """A dict of int64 to int64: bytes of the keys, bytes of the values."""
-    TABLE = 7
+    NUMBERS = 7
+    """A dict of text to int64: keys, bytes of the values."""
+    TABLE = 8
     """A dict of text to objects of one class with plain fields: class, keys, one array for each field."""
-    ARRAY = 8
+    ARRAY = 9
     """A structured array: which of the known types, bytes."""
-    OBJECT = 9
+    OBJECT = 10
     """Class, values of the fields."""
-    AGAIN = 10
+    AGAIN = 11
     """Number of an object written before."""
 
 
 # plain integers: what is written must be one, and members cost more than the writing
-_LIST, _TUPLE, _SET, _DEQUE, _DICT, _SETS, _LADDER, _TABLE, _ARRAY, _OBJECT, _AGAIN = map(int, Tag)
+_LIST, _TUPLE, _SET, _DEQUE, _DICT, _SETS, _LADDER, _NUMBERS, _TABLE, _ARRAY, _OBJECT, _AGAIN = map(int, Tag)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,16 +211,26 @@ class _Writer:
         return [_SETS, *map(self.plain, chain.from_iterable(value.items()))]
 
     def _dict(self, value: dict[Any, Any]) -> list[Any]:
-        kinds = set(map(type, value.values()))
-        if len(kinds) == 1 and value:
-            keys, kind = set(map(type, value)), next(iter(kinds))
-            if kind is int and keys == {int}:
-                return [_LADDER, *(np.array(list(part), _I64).tobytes() for part in (value, value.values()))]
-            known_as = self._classes.get(kind)
-            if known_as is not None and known_as.table and keys == {str}:
-                columns = zip(*map(known_as.values, value.values()), strict=True)
-                return [_TABLE, known_as.name, list(value), *map(list, columns)]
+        with suppress(OverflowError):  # numbers beyond int64 are written one by one
+            if (packed := self._packed(value)) is not None:
+                return packed
         return [_DICT, *map(self.plain, chain.from_iterable(value.items()))]
+
+    def _packed(self, value: dict[Any, Any]) -> list[Any] | None:
+        """A dict by columns, when its keys and values allow it."""
+        keys, kinds = set(map(type, value)), set(map(type, value.values()))
+        if len(keys) != 1 or len(kinds) != 1:
+            return None
+        key, kind = keys.pop(), kinds.pop()
+        if kind is int and key is int:
+            return [_LADDER, _words(value), _words(value.values())]
+        if kind is int and key is str:
+            return [_NUMBERS, list(value), _words(value.values())]
+        known_as = self._classes.get(kind)
+        if known_as is None or not known_as.table or key is not str:
+            return None
+        columns = (list(map(attrgetter(name), value.values())) for name in known_as.fields)
+        return [_TABLE, known_as.name, list(value), *columns]
 
     def _array(self, value: np.ndarray[Any, Any]) -> list[Any]:
         return [_ARRAY, self._arrays.index(value.dtype), value.tobytes()]
@@ -277,8 +291,15 @@ class _Reader:
             out[key] = _made(known_as, values)
         return out
 
+    def _numbers(self, rest: list[Any]) -> dict[str, int]:
+        return dict(zip(rest[0], np.frombuffer(rest[1], _I64).tolist(), strict=True))
+
     def _array(self, rest: list[Any]) -> np.ndarray[Any, Any]:
         return np.frombuffer(rest[1], self._arrays[rest[0]]).copy()
+
+
+def _words(values: Iterable[int]) -> bytes:
+    return np.fromiter(values, _I64).tobytes()
 
 
 def _made(known_as: Known, values: Sequence[Any]) -> Any:
@@ -311,6 +332,7 @@ _READERS: dict[int, Callable[[_Reader, list[Any]], Any]] = {
     _DICT: _Reader._dict,
     _SETS: _Reader._sets,
     _LADDER: _Reader._ladder,
+    _NUMBERS: _Reader._numbers,
     _TABLE: _Reader._table,
     _ARRAY: _Reader._array,
     _OBJECT: _Reader._object,

@@ -347,7 +347,8 @@ SESSIONS: dict[str, tuple[Callable[[int], list[Line]], dict[str, Any]]] = {
     "bitstamp": (bitstamp, {"scheme": "bitstamp"}),
     "bitstamp orders": (bitstamp_orders, {"scheme": "bitstamp", "channel": "live_orders"}),
 }
-FULL = {"scheme": "coinbase", "channel": "full"}
+LEVEL2 = {"scheme": "coinbase", "channel": "level2"}
+FULL = {"scheme": "coinbase"}
 
 
 def live_of(how: dict[str, Any]) -> LiveText:
@@ -607,14 +608,14 @@ def test_a_connection_made_again_without_doubt_keeps_numbered_books() -> None:
 
 
 def test_a_book_that_something_unreadable_may_have_changed_needs_an_image() -> None:
-    sink = Sink(live_of({"scheme": "coinbase"}))
+    sink = Sink(live_of(LEVEL2))
     lines = level2(7)
     for one in lines[:20]:
         sink.take(one)
     sink.take(line(99, '{"type": "l2up'))
     assert (sink.live.waiting(), sink.engine.suspect(0)) == (["BTC-USD"], True)
     assert len(sink.engine.orders(0)) > 0
-    assert same_after_restoring([*lines[:20], line(99, '{"type": "l2up'), *lines[20:]], {"scheme": "coinbase"}, 1)
+    assert same_after_restoring([*lines[:20], line(99, '{"type": "l2up'), *lines[20:]], LEVEL2, 1)
     sink.take(lines[1])
     assert (sink.live.waiting(), sink.engine.suspect(0)) == ([], False)
 
@@ -726,7 +727,7 @@ def compare(paths: list[Path], how: dict[str, Any], every: int) -> None:
     ("name", "how"),
     [
         ("KRAKEN.ws.50.0.gz", {"scheme": "kraken"}),
-        ("COINBASE.ws.28.0.gz", {"scheme": "coinbase"}),
+        ("COINBASE.ws.28.0.gz", LEVEL2),
         ("BINANCE.ws.1.0.gz", {"scheme": "binance"}),
         ("BITSTAMP.ws.1.0.gz", {"scheme": "bitstamp"}),
     ],
