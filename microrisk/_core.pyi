@@ -348,6 +348,9 @@ class LiveFeed:
     take, take_stream, give_up, begin_session and joined put records into the journal's block; nothing is applied before
     `Poller.poll` or `commit` has written it.
 
+    While a poll runs in another thread, counters(), expected, ended, messages, names_version and last_packet_ns may be
+    read; anything else is refused (RuntimeError).
+
     Parameters
     ----------
     number : EVENT feed number of its records
@@ -430,8 +433,8 @@ class Poller:
     def poll(self, timeout_us: int, budget_us: int = 2000, spin: bool = False) -> int:
         """Messages applied.
 
-        Waits up to timeout_us for the first datagram (milliseconds, rounded up), then works until nothing is ready or
-        budget_us is used; spin = never sleep. OSError when the journal cannot be written: nothing of the block is
+        Waits up to timeout_us for the first datagram, then works until nothing is ready or budget_us is used; spin =
+        never sleep. OSError when the journal cannot be written: nothing of the block is
         applied, and it is written first next time.
         """
     def commit(self) -> int:

@@ -34,6 +34,7 @@ MoldCapture = _core.MoldCapture
 Naming = _core.Naming
 Poller = _core.Poller
 Table = _core.Table
+crc32 = _core.crc32
 latency_edges = _core.latency_edges
 paced_edges = _core.paced_edges
 run_paced = _core.run_paced
@@ -55,6 +56,7 @@ __all__ = [
     "Poller",
     "Table",
     "check_abi",
+    "crc32",
     "latency_edges",
     "paced_edges",
     "run_paced",

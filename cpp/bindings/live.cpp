@@ -23,13 +23,16 @@ namespace {
   throw py::error_already_set();
 }
 
-// A feed with the engine that it drives.
+// A feed with the engine that it drives. While a poller runs, other threads may read counters and plain numbers, which
+// are atomic; everything else asks idle() first.
 struct PyLiveFeed {
   PyLiveFeed(const py::object& of, std::uint16_t number, std::int64_t midnight_ns, const py::bytes& session,
              std::uint64_t expected, std::size_t window)
-      : owner(of),
-        engine(of.cast<PyEngine&>()),
-        feed(engine.engine, number, midnight_ns, session, expected, window) {}
+      : owner(of), engine(of.cast<PyEngine&>()), feed(engine.engine, number, midnight_ns, session, expected, window) {}
+  LiveFeed& idle() {
+    (void)engine.idle();
+    return feed;
+  }
   py::object owner;
   PyEngine& engine;
   LiveFeed feed;
@@ -37,15 +40,27 @@ struct PyLiveFeed {
 
 struct PyJournal {
   PyJournal(int fd, std::uint64_t number, std::uint32_t crc) : journal(fd, number, crc) {}
+  Journal& idle() {
+    if (busy) throw std::runtime_error("the journal is being written by another thread");
+    return journal;
+  }
   Journal journal;
+  bool busy = false;  // changed only under the interpreter lock
 };
 
 struct PyPoller {
-  explicit PyPoller(const py::object& journal) : owner(journal), poller(journal.cast<PyJournal&>().journal) {}
+  explicit PyPoller(const py::object& of)
+      : owner(of), journal(of.cast<PyJournal&>()), poller(of.cast<PyJournal&>().journal) {}
+  Poller& idle() {
+    if (busy) throw std::runtime_error("the poller is running in another thread");
+    return poller;
+  }
   py::object owner;
+  PyJournal& journal;
   Poller poller;
   std::vector<py::object> held;
   std::vector<PyEngine*> engines;
+  bool busy = false;  // changed only under the interpreter lock
 
   void hold(const py::object& feed) {
     for (const py::object& each : held)
@@ -55,22 +70,28 @@ struct PyPoller {
   }
 };
 
-// Without the interpreter lock, every engine of the poller marked as running.
+// Without the interpreter lock; the poller, its journal and every engine are marked as running.
 class Running {
  public:
   explicit Running(PyPoller& self) : self_(self) {
+    (void)self.idle();
+    (void)self.journal.idle();
     for (PyEngine* e : self.engines) (void)e->idle();
-    for (PyEngine* e : self.engines) e->busy = true;
+    mark(true);
     saved_ = PyEval_SaveThread();
   }
   Running(const Running&) = delete;
   Running& operator=(const Running&) = delete;
   ~Running() {
     PyEval_RestoreThread(saved_);
-    for (PyEngine* e : self_.engines) e->busy = false;
+    mark(false);
   }
 
  private:
+  void mark(bool busy) noexcept {
+    self_.busy = self_.journal.busy = busy;
+    for (PyEngine* e : self_.engines) e->busy = busy;
+  }
   PyPoller& self_;
   PyThreadState* saved_ = nullptr;
 };
@@ -110,15 +131,13 @@ py::dict counters(const PyLiveFeed& self) {
     out[lines[i]] = self.feed.arbiter.lines()[i].packets.get();
     out[jumps[i]] = self.feed.arbiter.lines()[i].missing.get();
   }
-  std::uint64_t missing = 0;
-  for (const Hole& hole : self.feed.arbiter.holes()) missing += hole.end - hole.first;
   out["messages"] = c.taken.get(), out["duplicates"] = c.duplicates.get(), out["late"] = c.late.get();
   out["recovered"] = c.recovered.get(), out["reordered"] = c.reordered.get(), out["malformed"] = c.malformed.get();
   out["requests"] = c.requests.get(), out["heartbeats"] = c.heartbeats.get(), out["ends"] = c.ends.get();
   out["unsequenced"] = c.unsequenced.get(), out["trailing"] = c.trailing.get(), out["foreign"] = c.foreign.get();
   out["wild"] = c.wild.get(), out["behind"] = c.behind.get(), out["overflow"] = c.overflow.get();
   out["dropped"] = c.dropped.get(), out["held"] = c.held.get(), out["held_max"] = c.held_max.get();
-  out["waiting"] = c.waiting.get(), out["missing"] = missing;
+  out["waiting"] = c.waiting.get(), out["missing"] = c.missing.get();
   return out;
 }
 
@@ -126,8 +145,8 @@ py::array_t<std::uint64_t> counts_of(const FineHistogram& h) {
   return py::array_t<std::uint64_t>(static_cast<py::ssize_t>(FineHistogram::BUCKETS), h.counts().data());
 }
 
-py::dict stages(const PyLiveFeed& self) {
-  const StageTimes& s = self.feed.stages;
+py::dict stages(PyLiveFeed& self) {
+  const StageTimes& s = self.idle().stages;
   py::dict out;
   out["receive_taken"] = counts_of(s.receive_taken);
   out["taken_journalled"] = counts_of(s.taken_journalled);
@@ -136,20 +155,20 @@ py::dict stages(const PyLiveFeed& self) {
   return out;
 }
 
-py::list holes(const PyLiveFeed& self) {
+py::list holes(PyLiveFeed& self) {
   py::list out;
-  for (const Hole& h : self.feed.arbiter.holes()) out.append(py::make_tuple(h.first, h.end - h.first, h.since_ns));
+  for (const Hole& h : self.idle().arbiter.holes()) out.append(py::make_tuple(h.first, h.end - h.first, h.since_ns));
   return out;
 }
 
-py::object waiting_session(const PyLiveFeed& self) {
-  const std::string& name = self.feed.arbiter.waiting();
+py::object waiting_session(PyLiveFeed& self) {
+  const std::string& name = self.idle().arbiter.waiting();
   return name.empty() ? py::object(py::none()) : py::object(py::bytes(name));
 }
 
-py::dict symbols(const PyLiveFeed& self) {
+py::dict symbols(PyLiveFeed& self) {
   py::dict out;
-  const auto& known = self.feed.decoder().symbols();
+  const auto& known = self.idle().decoder().symbols();
   for (std::size_t locate = 0; locate < known.size(); ++locate) {
     std::string_view text(known[locate].data(), known[locate].size());
     if (text == std::string_view("\0\0\0\0\0\0\0\0", 8)) continue;
@@ -171,7 +190,7 @@ std::uint64_t apply(PyLiveFeed& self, std::uint8_t kind, std::uint8_t flags, std
 void load(PyLiveFeed& self, const py::object& data) {
   const Buffer buffer(data);
   try {
-    self.feed.load(buffer.data(), buffer.size());
+    self.idle().load(buffer.data(), buffer.size());
   } catch (const std::invalid_argument& e) {
     raise("JournalError", e.what());
   }
@@ -186,16 +205,22 @@ void bind_journal(py::module_& m) {
       [](PyJournal& s, std::uint16_t feed, std::uint8_t kind, std::uint8_t flags, std::int64_t recv_ns,
          std::uint64_t seq, const py::object& body) {
         const Buffer b(body);
-        s.journal.append(Record{feed, static_cast<journal::Kind>(kind), flags, recv_ns, seq, b.data(), b.size()});
+        s.idle().append(Record{feed, static_cast<journal::Kind>(kind), flags, recv_ns, seq, b.data(), b.size()});
       },
       arg("feed"), arg("kind"), arg("flags"), arg("recv_ns"), arg("seq"), arg("body"));
   c.def("flush", [](PyJournal& s) {
     return guarded([&] {
+      Journal& journal = s.idle();
+      s.busy = true;
+      struct Done {
+        PyJournal& of;
+        ~Done() { of.busy = false; }
+      } const done{s};
       const py::gil_scoped_release release;
-      return s.journal.flush();
+      return journal.flush();
     });
   });
-  c.def("switch", [](PyJournal& s, int fd) { s.journal.change_file(fd); }, arg("fd"));
+  c.def("switch", [](PyJournal& s, int fd) { s.idle().change_file(fd); }, arg("fd"));
   c.def_property_readonly("number", [](const PyJournal& s) { return s.journal.number(); });
   c.def_property_readonly("crc", [](const PyJournal& s) { return s.journal.crc(); });
   c.def_property_readonly("written_bytes", [](const PyJournal& s) { return s.journal.written_bytes(); });
@@ -213,55 +238,55 @@ void bind_feed(py::module_& m) {
       "take",
       [](Self s, std::size_t line, const py::object& datagram, std::int64_t recv_ns, PyJournal& journal) {
         const Buffer b(datagram);
-        s.feed.last_packet_ns = recv_ns;
-        s.feed.arbiter.take(line, b.data(), b.size(), recv_ns, journal.journal);
+        s.idle().heard(recv_ns);
+        s.feed.arbiter.take(line, b.data(), b.size(), recv_ns, journal.idle());
       },
       arg("line"), arg("datagram"), arg("recv_ns"), arg("journal"));
   c.def(
       "take_stream",
       [](Self s, std::uint64_t seq, const py::object& blocks, std::int64_t recv_ns, PyJournal& journal) {
         const Buffer b(blocks);
-        s.feed.last_packet_ns = recv_ns;
-        s.feed.arbiter.take_stream(seq, b.data(), b.size(), recv_ns, journal.journal);
+        s.idle().heard(recv_ns);
+        s.feed.arbiter.take_stream(seq, b.data(), b.size(), recv_ns, journal.idle());
       },
       arg("seq"), arg("blocks"), arg("recv_ns"), arg("journal"));
   c.def("holes", &holes);
   c.def(
       "give_up",
       [](Self s, std::uint64_t upto, std::int64_t recv_ns, PyJournal& journal) {
-        return s.feed.arbiter.give_up(upto, recv_ns, journal.journal);
+        return s.idle().arbiter.give_up(upto, recv_ns, journal.idle());
       },
       arg("upto"), arg("recv_ns"), arg("journal"));
   c.def("waiting_session", &waiting_session);
   c.def(
       "begin_session",
       [](Self s, const py::bytes& name, std::int64_t midnight_ns, std::int64_t recv_ns, PyJournal& journal,
-         std::uint64_t first) { s.feed.arbiter.begin_session(name, midnight_ns, first, recv_ns, journal.journal); },
+         std::uint64_t first) { s.idle().arbiter.begin_session(name, midnight_ns, first, recv_ns, journal.idle()); },
       arg("name"), arg("midnight_ns"), arg("recv_ns"), arg("journal"), arg("first") = 1);
-  c.def("refuse_session", [](Self s) { s.feed.arbiter.refuse_session(); });
-  c.def("begin_join", [](Self s) { s.feed.arbiter.begin_join(); });
+  c.def("refuse_session", [](Self s) { s.idle().arbiter.refuse_session(); });
+  c.def("begin_join", [](Self s) { s.idle().arbiter.begin_join(); });
   c.def(
       "joined",
       [](Self s, std::uint64_t seq, std::int64_t recv_ns, PyJournal& journal) {
-        s.feed.arbiter.joined(seq, recv_ns, journal.journal);
+        s.idle().arbiter.joined(seq, recv_ns, journal.idle());
       },
       arg("seq"), arg("recv_ns"), arg("journal"));
   c.def("apply", &apply, arg("kind"), arg("flags"), arg("recv_ns"), arg("seq"), arg("body"));
   c.def("counters", [](const PyLiveFeed& s) { return counters(s); });
   c.def("stages", &stages);
   c.def("symbols", &symbols);
-  c.def("save", [](const PyLiveFeed& s) {
-    const Bytes out = s.feed.save();
+  c.def("save", [](Self s) {
+    const Bytes out = s.idle().save();
     return py::bytes(reinterpret_cast<const char*>(out.data()), out.size());
   });
   c.def("load", &load, arg("data"));
   c.def_property_readonly("expected", [](const PyLiveFeed& s) { return s.feed.arbiter.expected(); });
-  c.def_property_readonly("session", [](const PyLiveFeed& s) { return py::bytes(s.feed.arbiter.session()); });
+  c.def_property_readonly("session", [](Self s) { return py::bytes(s.idle().arbiter.session()); });
   c.def_property_readonly("ended", [](const PyLiveFeed& s) { return s.feed.arbiter.ended(); });
   c.def_property_readonly("joining", [](const PyLiveFeed& s) { return s.feed.arbiter.joining(); });
   c.def_property_readonly("messages", [](const PyLiveFeed& s) { return s.feed.messages(); });
   c.def_property_readonly("names_version", [](const PyLiveFeed& s) { return s.feed.names_version(); });
-  c.def_property_readonly("last_packet_ns", [](const PyLiveFeed& s) { return s.feed.last_packet_ns; });
+  c.def_property_readonly("last_packet_ns", [](const PyLiveFeed& s) { return s.feed.last_packet_ns(); });
 }
 
 void bind_poller(py::module_& m) {
@@ -272,15 +297,15 @@ void bind_poller(py::module_& m) {
   c.def(
       "add",
       [](Self s, int fd, const py::object& feed, std::size_t line) {
-        guarded([&] { s.poller.add(fd, feed.cast<PyLiveFeed&>().feed, line); });
+        guarded([&] { s.idle().add(fd, feed.cast<PyLiveFeed&>().feed, line); });
         s.hold(feed);
       },
       arg("fd"), arg("feed"), arg("line"));
-  c.def("remove", [](Self s, int fd) { s.poller.remove(fd); }, arg("fd"));
+  c.def("remove", [](Self s, int fd) { s.idle().remove(fd); }, arg("fd"));
   c.def(
       "know",
       [](Self s, const py::object& feed) {
-        s.poller.know(feed.cast<PyLiveFeed&>().feed);
+        s.idle().know(feed.cast<PyLiveFeed&>().feed);
         s.hold(feed);
       },
       arg("feed"));

@@ -46,7 +46,7 @@ void Arbiter::follow(const std::string& session, std::uint64_t expected, bool en
 
 // Everything held, this much more, and a header for each piece: what one call appends at most.
 void Arbiter::require_room(const Journal& out, std::size_t more) const {
-  const std::size_t pieces = 2 * (holes_.size() + chunks_.size()) + 8;
+  const std::size_t pieces = 2 * (holes_.size() + chunks_.size()) + 4 * wait_.size() + 8;
   if (!out.room(held_bytes_ + wait_bytes_ + more + pieces * (journal::RECORD_HEADER_BYTES + 32))) {
     throw std::length_error("the journal's block is full: flush it first");
   }
@@ -304,7 +304,7 @@ void Arbiter::settle(std::int64_t recv_ns, Journal& out) {
   if (joining_) {
     counts.held_max.raise(counts.held.get());
     while (full()) drop_first();
-    return;
+    return count_missing();
   }
   release(recv_ns, out);
   counts.held_max.raise(counts.held.get());
@@ -313,6 +313,7 @@ void Arbiter::settle(std::int64_t recv_ns, Journal& out) {
     lose_first(seen_, recv_ns, out);
     release(recv_ns, out);
   }
+  count_missing();
   if (end_ != 0 && !ended() && expected() >= end_) {
     ended_.set(1);
     out.append(Record{feed_, Kind::END, 0, recv_ns, end_, nullptr, 0});
@@ -408,9 +409,7 @@ void Arbiter::forget_below(std::uint64_t seq) {
   while (!chunks_.empty() && chunks_.begin()->first < seq) {
     const auto at = chunks_.begin();
     const std::uint64_t first = at->first;
-    const Chunk chunk = std::move(at->second);
-    at->second.bytes.resize(chunk.bytes.size());  // moved away, and still counted
-    at->second.end = chunk.end;
+    const Chunk chunk = at->second;
     drop(at);
     if (chunk.end <= seq) continue;
     (void)read_blocks(chunk.bytes.data(), chunk.bytes.size(), 0, UINT64_MAX);
@@ -422,6 +421,7 @@ void Arbiter::clear_held() noexcept {
   holes_.clear();
   counts.dropped.add(counts.held.get());
   counts.held.set(0);
+  counts.missing.set(0);
   chunks_.clear();
   held_bytes_ = 0;
 }

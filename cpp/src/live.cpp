@@ -29,7 +29,9 @@ LiveFeed::LiveFeed(Engine& engine, std::uint16_t number, std::int64_t midnight_n
       decoder_(midnight_ns, false),
       number_(number),
       midnight_ns_(midnight_ns),
-      session_(session) {}
+      sessions_(session.empty() ? 0 : 1),
+      session_(arbiter.session()),
+      next_(expected) {}
 
 std::uint64_t LiveFeed::apply(const Record& record) {
   switch (record.kind) {
@@ -58,7 +60,7 @@ std::uint64_t LiveFeed::run(const Record& record, bool image) {
     if (size > 0) message(record.body + at + 2, size, seq, record.recv_ns, image);
     at += 2 + size;
   }
-  messages_ += n;
+  messages_.add(n);
   if (image) return n;
   next_ = seq;
   arbiter.follow(session_, next_, ended_);
@@ -80,7 +82,7 @@ void LiveFeed::message(const std::uint8_t* p, std::size_t size, std::uint64_t se
     case ItchDecoder::Outcome::MALFORMED: engine_.bad_message(Integrity::malformed, decoder_, m); return;
     case ItchDecoder::Outcome::UNKNOWN_TYPE: engine_.bad_message(Integrity::unknown_type, decoder_, m); return;
   }
-  names_version_ += names;
+  names_version_.add(names);
 }
 
 void LiveFeed::empty_books() {
@@ -100,7 +102,7 @@ void LiveFeed::begin_session(const Record& record) {
     engine_.forget_states();
   }
   decoder_ = ItchDecoder(midnight_ns_, false);
-  ++names_version_;
+  names_version_.add(1);
 }
 
 // ---- state ---------------------------------------------------------------------------------------------------------
@@ -142,7 +144,7 @@ class Cut {
 Bytes LiveFeed::save() const {
   Bytes out;
   put(out, STATE_MAGIC);
-  put(out, midnight_ns_), put(out, next_), put(out, messages_), put(out, sessions_), put(out, names_version_);
+  put(out, midnight_ns_), put(out, next_), put(out, messages()), put(out, sessions_), put(out, names_version());
   put(out, static_cast<std::uint8_t>(ended_)), put(out, static_cast<std::uint8_t>(session_.size()));
   out.insert(out.end(), session_.begin(), session_.end());
   const auto& symbols = decoder_.symbols();
@@ -157,8 +159,10 @@ Bytes LiveFeed::save() const {
 void LiveFeed::load(const std::uint8_t* data, std::size_t size) {
   Cut in(data, size);
   if (in.get<std::uint32_t>() != STATE_MAGIC) throw std::invalid_argument("feed state: it does not begin as one");
-  midnight_ns_ = in.get<std::int64_t>(), next_ = in.get<std::uint64_t>(), messages_ = in.get<std::uint64_t>();
-  sessions_ = in.get<std::uint64_t>(), names_version_ = in.get<std::uint64_t>();
+  midnight_ns_ = in.get<std::int64_t>(), next_ = in.get<std::uint64_t>();
+  messages_.set(in.get<std::uint64_t>());
+  sessions_ = in.get<std::uint64_t>();
+  names_version_.set(in.get<std::uint64_t>());
   ended_ = in.get<std::uint8_t>() != 0;
   const std::size_t name = in.get<std::uint8_t>();
   session_.assign(reinterpret_cast<const char*>(in.take(name)), name);

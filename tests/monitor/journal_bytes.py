@@ -32,3 +32,13 @@ def journal(folder: Path, *segments: list[list[bytes]]) -> list[int]:
             crcs.append(crc)
         (folder / f"{first:016x}.journal").write_bytes(data)
     return crcs
+
+
+def parse(payload: bytes) -> list[tuple[int, int, int, int, int, bytes]]:
+    """(feed, kind, flags, recv_ns, seq, body) of each record of a payload."""
+    out, at = [], 0
+    while at < len(payload):
+        size, feed, kind, flags, recv_ns, seq = struct.unpack_from("<IHBBqQ", payload, at)
+        out.append((feed, kind, flags, recv_ns, seq, payload[at + 24 : at + size]))
+        at += size
+    return out

@@ -1,7 +1,7 @@
 // MoldUDP64 datagrams of several lines -> one run of messages in sequence, as records of the input journal.
 //
-// Arbitration is per message: lines need not pack alike. What comes ahead of a hole is held until the hole is filled, is
-// given up, or the window is full. microrisk/feed/arbiter.py is the naive twin.
+// Arbitration is per message: lines need not pack alike. What comes ahead of a hole is held until the hole is filled,
+// is given up, or the window is full. microrisk/feed/arbiter.py is the naive twin.
 #pragma once
 
 #include <array>
@@ -35,6 +35,7 @@ struct ArbiterCounts {
   Tally overflow;  // holes given up because the window was full
   Tally dropped;   // messages held for a join that had no room
   Tally held, held_max, waiting;
+  Tally missing;  // numbers in holes now
 };
 
 class Arbiter {
@@ -121,6 +122,7 @@ class Arbiter {
   void lose_first(std::uint64_t upto, std::int64_t recv_ns, Journal& out);
   void settle(std::int64_t recv_ns, Journal& out);
   void drop_first();
+  void count_missing() noexcept { counts.missing.set(seen_ - expected() - counts.held.get()); }
   void count_old(std::uint64_t first, std::uint64_t end) noexcept;
   void forget_below(std::uint64_t seq);
   void clear_held() noexcept;

@@ -35,8 +35,11 @@ class LiveFeed {
   std::uint16_t number() const noexcept { return number_; }
   const ItchDecoder& decoder() const noexcept { return decoder_; }
   // Rises whenever an instrument gets a name.
-  std::uint64_t names_version() const noexcept { return names_version_; }
-  std::uint64_t messages() const noexcept { return messages_; }
+  std::uint64_t names_version() const noexcept { return names_version_.get(); }
+  std::uint64_t messages() const noexcept { return messages_.get(); }
+  // Of any line, ns of the steady clock; 0: none yet.
+  std::int64_t last_packet_ns() const noexcept { return static_cast<std::int64_t>(last_packet_.get()); }
+  void heard(std::int64_t at_ns) noexcept { last_packet_.set(static_cast<std::uint64_t>(at_ns)); }
 
   // Names, session and numbers; std::invalid_argument for bytes that are not such a state.
   Bytes save() const;
@@ -44,7 +47,6 @@ class LiveFeed {
 
   Arbiter arbiter;
   StageTimes stages;
-  std::int64_t last_packet_ns = 0;  // of any line, steady clock; 0: none yet
 
  private:
   std::uint64_t run(const Record& record, bool image);
@@ -56,9 +58,10 @@ class LiveFeed {
   ItchDecoder decoder_;
   std::uint16_t number_;
   std::int64_t midnight_ns_;
-  std::uint64_t names_version_ = 0, messages_ = 0, sessions_ = 0;
-  std::string session_;  // as the records say
-  std::uint64_t next_ = 0;
+  Tally names_version_, messages_, last_packet_;
+  std::uint64_t sessions_;  // of which the books had messages, or might have
+  std::string session_;     // as the records say
+  std::uint64_t next_;
   bool ended_ = false;
 };
 

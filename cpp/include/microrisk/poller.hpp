@@ -5,12 +5,15 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <unordered_map>
 #include <vector>
 
 #include "microrisk/journal.hpp"
 #include "microrisk/live.hpp"
+
+struct epoll_event;
 
 namespace microrisk {
 
@@ -20,15 +23,15 @@ class SteadyClock {
   std::int64_t now() const noexcept;
   // Compares with the wall clock; what to add to a time of the wall clock to have it on this one.
   std::int64_t offset() noexcept;
-  void shift(std::int64_t ns) noexcept { shift_ += ns; }
+  // Tests: as if the wall clock had been stepped by `ns`; from any thread.
+  void shift(std::int64_t ns) noexcept { shift_.fetch_add(ns, std::memory_order_relaxed); }
   std::uint64_t steps() const noexcept { return steps_.get(); }
 
  private:
   static constexpr std::int64_t STEP_NS = 2'000'000;
-  std::int64_t wall() const noexcept;
   std::int64_t anchor_;  // wall minus monotonic at construction
   std::int64_t last_ = 0;
-  std::int64_t shift_ = 0;  // tests: the wall clock as if it had been stepped
+  std::atomic<std::int64_t> shift_{0};
   Tally steps_;
 };
 
@@ -68,12 +71,13 @@ class Poller {
   struct Socket {
     LiveFeed* feed;
     std::size_t line;
-    std::uint32_t drops = 0;  // as the kernel said last
+    std::uint32_t drops = 0;    // as the kernel said last
+    std::int64_t empty_ns = 0;  // it was empty then: what is in it came later
   };
 
   std::size_t receive(int fd, Socket& socket, std::int64_t offset);
-  void take(int fd, Socket& socket, std::size_t i, std::int64_t offset);
-  int wait(std::int64_t timeout_us, bool spin);
+  void take(Socket& socket, std::size_t i, std::int64_t offset);
+  int wait(epoll_event* ready, int room, std::int64_t timeout_us) noexcept;
 
   Journal& journal_;
   int epoll_, event_;
@@ -81,6 +85,7 @@ class Poller {
   std::unordered_map<std::uint16_t, LiveFeed*> feeds_;
   std::vector<std::uint8_t> buffers_;
   std::size_t batch_bytes_ = 0;
+  bool fine_ = true;  // the kernel waits by the nanosecond
 };
 
 }  // namespace microrisk
