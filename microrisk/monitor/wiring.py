@@ -21,7 +21,7 @@ from microrisk.monitor.books import Books, EventBooks, ItchBooks, TextBooks
 from microrisk.monitor.ingest import Ingest
 from microrisk.monitor.net import Job
 from microrisk.monitor.recovery import Recovery
-from microrisk.monitor.secret import find_secret
+from microrisk.monitor.secret import Secret, find_secret
 from microrisk.monitor.sources.binance import BinanceSource
 from microrisk.monitor.sources.bitstamp import BitstampSource
 from microrisk.monitor.sources.coinbase import CoinbaseSource
@@ -29,7 +29,6 @@ from microrisk.monitor.sources.files import FileConfig, FileSource
 from microrisk.monitor.sources.glimpse import Glimpse
 from microrisk.monitor.sources.kraken import KrakenSource
 from microrisk.monitor.sources.rerequest import Rerequester
-from microrisk.monitor.sources.secret import Secret
 from microrisk.monitor.sources.soup_session import SoupConfig
 from microrisk.monitor.sources.soupbintcp import SoupBinSource
 from microrisk.monitor.sources.websocket import WebsocketConfig
@@ -166,6 +165,5 @@ VENUES: dict[type, Callable[..., Any]] = {
 }
 
 
-def _password(spec: SourceSpec) -> Secret:
-    found = find_secret(spec.password_variable, getattr(spec.options, "password_file", ""), os.environ)
-    return Secret(found.reveal()) if found else Secret()
+def _password(spec: SourceSpec) -> Secret | None:
+    return find_secret(spec.password_variable, getattr(spec.options, "password_file", ""), os.environ)

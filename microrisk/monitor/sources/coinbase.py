@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from microrisk.errors import UsageError
-from microrisk.monitor.sources.secret import Secret
+from microrisk.monitor.secret import Secret
 from microrisk.monitor.sources.websocket import LostError, WebsocketSource, json_text, number_after
 
 FULL, LEVEL2 = "full", "level2"

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import msgspec
 
 from microrisk.errors import FeedError, FetchError
+from microrisk.monitor.secret import Secret
 from microrisk.monitor.sources import Sink
 from microrisk.monitor.sources.backoff import Backoff
 from microrisk.monitor.sources.outlet import Outlet
-from microrisk.monitor.sources.secret import Secret
 from microrisk.monitor.sources.soup_frames import Packet
 from microrisk.monitor.sources.soup_session import SoupConfig, SoupSession
 from microrisk.spec.journal import Kind
@@ -86,7 +86,7 @@ class Glimpse:
         self.out, self.config, self.limits = Outlet(sink, feed), config, limits or SpinLimits()
         self.counts: Counter[str] = Counter()
         self.last_s = 0.0
-        self._password, self._failed, self._seed = password or Secret(), failed, seed
+        self._password, self._failed, self._seed = password, failed, seed
         self._wanted: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._why: str | None = None

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from microrisk.errors import FeedError, FetchError
-from microrisk.monitor.sources.secret import Secret
+from microrisk.monitor.secret import Secret
 from microrisk.monitor.sources.soup_frames import (
     MOST_RUN,
     Frames,
@@ -93,7 +93,13 @@ class SoupSession:
 
     @classmethod
     async def open(
-        cls, config: SoupConfig, password: Secret, seq: int, *, session: str | None = None, most_run: int = MOST_RUN
+        cls,
+        config: SoupConfig,
+        password: Secret | None,
+        seq: int,
+        *,
+        session: str | None = None,
+        most_run: int = MOST_RUN,
     ) -> SoupSession:
         """Connect and log in, asking for `seq` (0 = from now on) of a session (None = the configured one).
 
@@ -119,9 +125,10 @@ class SoupSession:
         self._beating = asyncio.create_task(self._beat())
         return self
 
-    async def _login(self, password: Secret, session: str, seq: int) -> None:
+    async def _login(self, password: Secret | None, session: str, seq: int) -> None:
         c = self.config
-        self._send(login_request(c.user, password.reveal(), session, seq, c.timeout_ms))
+        text = password.reveal() if password else ""
+        self._send(login_request(c.user, text, session, seq, c.timeout_ms))
         while not self.session:
             data = await self._reader.read(READ_BYTES)
             if not data:

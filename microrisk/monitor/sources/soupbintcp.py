@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 from microrisk.errors import FeedError, FetchError
 from microrisk.monitor.hub import DOWN, ENDED, LIVE, SYNCING
+from microrisk.monitor.secret import Secret
 from microrisk.monitor.sources import NEW_SESSION, STREAM, Sink
 from microrisk.monitor.sources.backoff import Backoff, Gate, gate_of, turn
 from microrisk.monitor.sources.outlet import Outlet
-from microrisk.monitor.sources.secret import Secret
 from microrisk.monitor.sources.soup_frames import Packet
 from microrisk.monitor.sources.soup_session import LoginRefusedError, SoupConfig, SoupSession
 from microrisk.spec.journal import Kind
@@ -64,7 +64,7 @@ class SoupBinSource:
         self.next = seq
         self.ended = False
         self._current = False
-        self._password = password or Secret()
+        self._password = password
         self._backoff = backoff or Backoff(seed=seed)
         self._gate = gate or gate_of(config.place)
 

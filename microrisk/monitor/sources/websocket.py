@@ -172,7 +172,8 @@ class WebsocketSource:
         for name in map(self._spelled, names):
             if name not in self.names:
                 self.counts["unknown_names"] += 1
-            elif self._ws is not None and name not in self.images.in_flight:
+            elif self._ws is not None:
+                # holds for an image that is on its way, too: it may be from before the hole
                 if name in self._newest:
                     self._floor[name] = self._newest[name]
                 self.images.want(name)

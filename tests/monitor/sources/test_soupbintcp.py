@@ -11,8 +11,8 @@ from nasdaq_protocols import soup
 from source_sink import Keeper, blocks, quick, run, running, serving, until
 
 from microrisk.monitor.publish import SoupBinServer, StreamPlan, Tape
+from microrisk.monitor.secret import Secret
 from microrisk.monitor.sources import NEW_SESSION, STREAM
-from microrisk.monitor.sources.secret import Secret
 from microrisk.monitor.sources.soup_session import SoupConfig
 from microrisk.monitor.sources.soupbintcp import SoupBinSource
 from microrisk.spec.journal import Kind
@@ -40,7 +40,7 @@ def test_a_session_from_its_first_message_to_its_end() -> None:
         tape, keeper = Tape("S1"), Keeper()
         tape.append(SAID[:4000])
         async with SoupBinServer(tape, users={"me": "pw"}) as server:
-            source = SoupBinSource(keeper, 3, config(server.address), password=Secret("pw"), **quick())
+            source = SoupBinSource(keeper, 3, config(server.address), password=Secret("pw", "test"), **quick())
             async with running(source) as task:
                 await until(lambda: whole(keeper, 4000))
                 tape.append(SAID[4000:])
@@ -116,7 +116,7 @@ def test_a_refused_login_says_why_and_never_what_was_sent(caplog: pytest.LogCapt
     async def work() -> tuple[Keeper, int]:
         keeper = Keeper()
         async with SoupBinServer(Tape("S1"), users={"me": "right"}) as server:
-            source = SoupBinSource(keeper, 0, config(server.address), password=Secret("swordfish"), **quick())
+            source = SoupBinSource(keeper, 0, config(server.address), password=Secret("swordfish", "test"), **quick())
             async with running(source):
                 await until(lambda: keeper.state_now == "down")
                 await asyncio.sleep(0.3)
@@ -210,7 +210,7 @@ def test_an_independent_server_is_understood() -> None:
         server = await asyncio.get_running_loop().create_server(Oracle, "127.0.0.1", 0)
         async with server:
             address = server.sockets[0].getsockname()[:2]
-            source = SoupBinSource(keeper, 0, config(address), password=Secret("pw"), seq=51, **quick())
+            source = SoupBinSource(keeper, 0, config(address), password=Secret("pw", "test"), seq=51, **quick())
             async with running(source) as task:
                 await task
         return keeper, source
