@@ -218,11 +218,13 @@ class _Client:
         except KeyError:
             await self._send({"type": "unknown", "topic": self._shown.topic, "instrument": name})
             return
-        frames = [f for f in await asyncio.to_thread(self._hub.history, name) if f.n > after or after == 0]
+        frames = await asyncio.to_thread(self._hub.history, name)
+        if frames and frames[-1].n >= after:  # else the monitor was restarted and counts anew
+            frames = [f for f in frames if f.n > after]
         await self._send({"type": "following", "topic": self._shown.topic, "instrument": name, "kept": len(frames)})
         for first in range(0, len(frames), BATCH):
             await self._batch(frames[first : first + BATCH])
-        self._shown.last = frames[-1].n if frames else after
+        self._shown.last = frames[-1].n if frames else 0
 
     async def _batch(self, frames: list[Frame]) -> None:
         if self._json:
