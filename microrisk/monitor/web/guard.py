@@ -8,6 +8,7 @@ that asks, or pings, and never reads).
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import h11
@@ -18,6 +19,8 @@ CONNECTIONS = 256
 REQUEST_S = 10.0
 STALLED_S = 10.0
 BUFFER_BYTES = 4 << 20
+SEND_BYTES = 128 * 1024
+"""Asked of the kernel, whose own choice grows to megabytes: a slow reader would read those before anything new."""
 
 _UNFINISHED = (h11.IDLE, h11.SEND_BODY)
 
@@ -76,6 +79,9 @@ class _Http(H11Protocol):
             transport.abort()
             return
         self.limits.open.add(transport)
+        found = transport.get_extra_info("socket")
+        if found is not None:
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         self._request.start(self.loop, self.limits.request_s, self._too_slow)
 
     def data_received(self, data: bytes) -> None:

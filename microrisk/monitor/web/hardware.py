@@ -16,14 +16,14 @@ import msgspec
 SUMMARY = Path(__file__).parent / "static" / "hardware.json"
 CHECKOUT = Path(__file__).parents[3]
 CORES = ("maxz", "exposure", "maha", "reloadable_exposure")
-LABELS = {"exposure": "exposure, digit-sparse weights", "reloadable_exposure": "exposure, reloadable weights"}
+LABELS = {"exposure": "exposure, digit-sparse", "reloadable_exposure": "exposure, reloadable"}
 DEVICE = {"name": "LFE5UM5G-85F", "comb": 83_640, "ff": 83_640, "dsp": 156, "bram": 208}
 """Lattice's ECP5 family data sheet: LUT4 and registers, 18 x 18 multipliers, 18 kbit memories."""
 KEPT = (
     "model", "weights_hash", "heads", "date", "initiation_interval", "latency_cycles", "latency_ns", "median_mhz",
     "comb", "ff", "dsp", "bram", "placer", "ultrascale_plus", "tools",
 )  # fmt: skip
-RIVAL = ("latency_ns", "median_mhz", "comb", "ff", "dsp", "bram", "cutoff")
+RIVAL = ("latency_ns", "median_mhz", "comb", "ff", "cutoff")
 
 
 def load(checkout: Path = CHECKOUT) -> dict[str, Any]:
@@ -37,10 +37,11 @@ def load(checkout: Path = CHECKOUT) -> dict[str, Any]:
 def summarise(reports: Path, recorded: Path) -> dict[str, Any]:
     """One document of all reports; a report that is not there is left out."""
     cores = [_core(name, r) for name in CORES if (r := _read(reports / f"{name}.json"))]
+    models = {c["weights_hash"]: c["model"] for c in cores if "weights_hash" in c}
     return {
         "device": DEVICE,
         "cores": cores,
-        "equality": [row for p in sorted(recorded.glob("long*.json")) for row in _equality(p)],
+        "equality": [row for p in sorted(recorded.glob("long*.json")) for row in _equality(p, models)],
         "board": _read(reports / "board.json"),
         "rival": _rival(_read(reports / "da4ml.json")),
     }
@@ -51,17 +52,18 @@ def _core(name: str, report: dict[str, Any]) -> dict[str, Any]:
     return {"name": LABELS.get(name, name), "mhz": [s["mhz"] for s in report["seeds"]]} | kept
 
 
-def _equality(path: Path) -> list[dict[str, Any]]:
+def _equality(path: Path, models: dict[str, str]) -> list[dict[str, Any]]:
     report = _read(path)
     shared = {"date": report["date"], "simulator": report["tools"]["simulator"], "weights_hash": report["weights_hash"]}
+    shared["model"] = models.get(report["weights_hash"])
     return [row | shared for row in report["cores"]]
 
 
 def _rival(report: dict[str, Any]) -> dict[str, Any] | None:
     if not report:
         return None
-    best = report["best_of_cutoffs_1_to_4"]
-    return {"name": report["rival"], "date": report["date"]} | {k: best[k] for k in RIVAL if k in best}
+    best, beyond = ({k: r[k] for k in RIVAL} for r in (report["best_of_cutoffs_1_to_4"], report["best_of_all"]))
+    return {"name": report["rival"], "date": report["date"]} | best | {"beyond": beyond}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,6 +5,8 @@
     {"follow": "AAPL.XNAS"}          kept frames in batches, then each newest frame, at most FRAMES a second
     {"follow": "AAPL.XNAS", "after": 812}    the same after a lost connection, from frame 812 on
     {"follow": null}                 no more frames
+    {"seen": 815, "topic": 2}        of the frames of this topic, those up to 815 were read: once a client has said so,
+                                     at most WINDOW frames are under way, so that slow lines show the present
 
 The first message says what the others mean. Frames are binary (`wire`), or JSON when the address ends in `?json=1`.
 What a client asks replaces what it asked before; a client that reads slowly skips frames, and one that does not read
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,14 +29,17 @@ from microrisk.monitor.web.auth import Identity, refused
 from microrisk.monitor.web.shared import ENCODER, Shared, hello
 from microrisk.monitor.web.wire import pack, pack_batch
 
-FRAMES = 20
+FRAMES, TURN_S = 20, 0.025
+"""Frames a second at most. Turns are twice as frequent, so that a source of the same rate is not sampled unevenly."""
 SOCKETS, SOCKETS_A_SESSION = 64, 8
 INBOUND_BYTES = 4096
 INBOUND_A_SECOND, INBOUND_BURST = 20, 40
+WINDOW = 6
 BATCH = 60
 """Kept frames in one message."""
 ALERTS_A_TURN, ALERTS_AT_FIRST = 200, 2000
 PERIODS = {"status": 1.0, "overview": 0.5, "latency": 1.0}
+ALERTS = {"alerts": 0.2}
 PAGES = frozenset({"overview", "instrument", "alerts", "latency", "hardware"})
 REFUSED, BAD = 1008, 1003
 
@@ -45,9 +50,32 @@ class Said(msgspec.Struct, forbid_unknown_fields=True):
     page: str | msgspec.UnsetType = msgspec.UNSET
     follow: str | msgspec.UnsetType | None = msgspec.UNSET
     after: int = 0
+    seen: int | msgspec.UnsetType = msgspec.UNSET
+    topic: int = 0
 
 
 _SAID = msgspec.json.Decoder(Said)
+
+
+class Allowance:
+    """So many a second, and at most `burst` at once."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._rate, self._burst = rate, burst
+        self._left, self._at = float(burst), 0.0
+
+    def take(self, now: float) -> bool:
+        """Whether one more may be."""
+        self._left = min(self._burst, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+    def give_back(self) -> None:
+        """What was taken was not used."""
+        self._left += 1
 
 
 class Sockets:
@@ -90,9 +118,12 @@ class Shown:
     slot: Any = None
     last: int = 0
     skipped: int = 0
+    under_way: deque[int] | None = None
+    """Numbers of frames that were sent and not seen; None while the client does not say what it has seen."""
     alert_n: int = 0
     labels: dict[str, bool] | None = None
     due: dict[str, float] = field(default_factory=dict)
+    frames: Allowance = field(default_factory=lambda: Allowance(FRAMES, 2))
 
 
 class Live:
@@ -139,15 +170,12 @@ class _Client:
 
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
-        allowance, at = float(INBOUND_BURST), loop.time()
+        allowance = Allowance(INBOUND_A_SECOND, INBOUND_BURST)
         while True:
             message = await self._ws.receive()
             if message["type"] == "websocket.disconnect":
                 return
-            now = loop.time()
-            allowance = min(INBOUND_BURST, allowance + (now - at) * INBOUND_A_SECOND) - 1
-            at = now
-            if allowance < 0:
+            if not allowance.take(loop.time()):
                 await self._close(REFUSED, "too many messages")
                 return
             if message.get("text") is None:
@@ -166,8 +194,17 @@ class _Client:
                 self._wish.page = said.page
             else:
                 self._error = f"no page {said.page[:40]!r}: {', '.join(sorted(PAGES))}"
+        if said.seen is not msgspec.UNSET and said.topic == self._shown.topic:
+            self._see(said.seen)
         if said.follow is not msgspec.UNSET:
             self._wish.follow, self._wish.follow_asked, self._wish.after = said.follow, True, said.after
+
+    def _see(self, upto: int) -> None:
+        waiting = self._shown.under_way
+        if waiting is None:
+            waiting = self._shown.under_way = deque(maxlen=WINDOW)
+        while waiting and waiting[0] <= upto:
+            waiting.popleft()
 
     async def _close(self, code: int, why: str) -> None:
         with contextlib.suppress(WebSocketDisconnect, RuntimeError):
@@ -181,7 +218,7 @@ class _Client:
         turn = loop.time()
         while True:
             await self._turn(loop.time())
-            turn = max(turn + 1 / FRAMES, loop.time())
+            turn = max(turn + TURN_S, loop.time())
             await asyncio.sleep(turn - loop.time())
 
     async def _turn(self, now: float) -> None:
@@ -192,13 +229,19 @@ class _Client:
             self._turn_page(self._wish.page)
         if self._wish.follow_asked:
             await self._follow()
-        await self._frame()
+        if self._shown.frames.take(now):
+            await self._frame()
         for name in ("status", self._shown.page):
-            if name in PERIODS and now >= self._shown.due.get(name, 0.0):
-                self._shown.due[name] = now + PERIODS[name]
+            if name in PERIODS and self._due(name, now):
                 await self._ws.send_text(self._shared.document(name).decode())
-        if self._shown.page == "alerts":
-            await self._alerts(now)
+        if self._shown.page == "alerts" and self._due("alerts", now):
+            await self._alerts()
+
+    def _due(self, name: str, now: float) -> bool:
+        if now < self._shown.due.get(name, 0.0):
+            return False
+        self._shown.due[name] = now + (PERIODS | ALERTS)[name]
+        return True
 
     def _turn_page(self, page: str) -> None:
         self._wish.page = None
@@ -234,32 +277,32 @@ class _Client:
 
     async def _frame(self) -> None:
         shown = self._shown
-        frame = shown.slot.take() if shown.slot is not None else None
+        full = shown.under_way is not None and len(shown.under_way) >= WINDOW
+        frame = shown.slot.take() if shown.slot is not None and not full else None
         if frame is None or frame.n == shown.last:
+            shown.frames.give_back()
             return
         skipped = frame.n - shown.last - 1
         if shown.last and skipped > 0:
             shown.skipped += skipped
             await self._send({"type": "skipped", "topic": shown.topic, "frames": shown.skipped})
         shown.last = frame.n
+        if shown.under_way is not None:
+            shown.under_way.append(frame.n)
         if self._json:
             await self._send({"type": "frame", "topic": shown.topic, "frame": frame})
         else:
             await self._ws.send_bytes(pack(frame, shown.topic))
 
-    async def _alerts(self, now: float) -> None:
-        shown = self._shown
-        if now >= shown.due.get("alerts", 0.0):
-            shown.due["alerts"] = now + 1.0
-            labels = self._hub.labels()
-            if labels != shown.labels:
-                shown.labels = labels
-                await self._send({"type": "labels", "labels": labels})
+    async def _alerts(self) -> None:
+        shown, labels = self._shown, self._hub.labels()
+        if labels != shown.labels:
+            shown.labels = labels
+            await self._send({"type": "labels", "labels": labels})
         newest = int(self._hub.overview().get("alerts", 0))
-        after = shown.alert_n or max(0, newest - ALERTS_AT_FIRST)
         if newest <= shown.alert_n:
             return
-        found = self._hub.alerts(after, ALERTS_A_TURN)
+        found = self._hub.alerts(shown.alert_n or max(0, newest - ALERTS_AT_FIRST), ALERTS_A_TURN)
         if found:
             shown.alert_n = found[-1].n
             await self._send({"type": "alerts", "alerts": found, "newest": newest})
@@ -271,3 +314,5 @@ class _Client:
         if self._shown.slot is not None:
             self._shown.slot.close()
         self._shown.slot, self._shown.last, self._shown.skipped = None, 0, 0
+        if self._shown.under_way is not None:
+            self._shown.under_way.clear()

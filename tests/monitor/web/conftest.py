@@ -59,11 +59,11 @@ class Running:
 
 
 @contextmanager
-def serving(hub: FakeHub, limits: Limits | None = None, **options: Any) -> Iterator[Running]:
+def serving(hub: FakeHub, limits: Limits | None = None, *, at: int = 0, **options: Any) -> Iterator[Running]:
     """A server on a free port, stopped and joined at the end."""
     options.setdefault("token", TOKEN)
     options.setdefault("viewer_token", VIEWER)
-    server, address = open_server(hub, port=0, limits=limits, **options)
+    server, address = open_server(hub, port=at, limits=limits, **options)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

@@ -234,7 +234,7 @@ class FakeHub:
         self.said_by: list[str] = []
         self.messages = [int(f[5] * 600) for f in FEEDS]
         self.following = 0
-        self.all_live = False
+        self.all_live = self.silent = False
         self._alarmed: set[str] = set()
         for _ in range(int(history_s * 1e9 / STEP_NS)):
             self.advance()
@@ -289,7 +289,7 @@ class FakeHub:
     # -- hub.Hub ------------------------------------------------------------------------------------------------------
 
     def overview(self) -> dict[str, Any]:
-        feeds = [self._feed(i) for i in range(len(FEEDS))]
+        feeds = [] if self.silent else [self._feed(i) for i in range(len(FEEDS))]
         return {
             "schema": SCHEMA,
             "ts_ns": self.now_ns,
@@ -341,7 +341,7 @@ class FakeHub:
         return sorted((b.row(self.states()[b.feed]) for b in self.books), key=lambda r: -r.events)
 
     def consolidated(self) -> list[Consolidated]:
-        return [self._symbol(s, places) for s, places in SYMBOLS.items()]
+        return [] if self.silent else [self._symbol(s, places) for s, places in SYMBOLS.items()]
 
     def _symbol(self, symbol: str, places: list[int]) -> Consolidated:
         books = [self.books[i] for i in places]
@@ -388,6 +388,8 @@ class FakeHub:
         return dict(self.kept_labels)
 
     def latency(self) -> dict[str, Any]:
+        if self.silent:
+            return {"stages": [], "histogram": {}, "rate": 0.0}
         stages = {
             "receive to taken": 900,
             "taken to journalled": 2_100,

@@ -76,12 +76,12 @@ export class Chart {
     const config = {
       ...size,
       legend: { show: false },
-      padding: [6, o.side === "right" ? 0 : 8, 0, o.side === "right" ? 0 : 4],
+      padding: [6, o.side === "right" ? 0 : 26, 0, o.side === "right" ? 0 : 4],
       cursor: { y: false, points: { size: 5 }, drag: { x: false, y: false } },
       scales: { x: { time: false, auto: false }, y: { range: (_, low, high) => o.range?.(low, high) ?? [low, high] } },
       axes: [
         axis({ values: (_, all) => all.map((v) => o.x(v)), size: 22, space: 90, incrs: o.xSteps }),
-        axis({ values: (_, all) => all.map((v) => o.y(v)), size: o.side === "right" ? 70 : 48, side: o.side === "right" ? 1 : 3, space: 28, incrs: o.ySteps }),
+        axis({ values: (_, all) => all.map((v) => o.y(v)), size: o.side === "right" ? 70 : 62, side: o.side === "right" ? 1 : 3, space: 28, incrs: o.ySteps }),
       ],
       series: [
         {},
@@ -153,8 +153,8 @@ class LinePlot {
     const o = this.chart.options;
     const p = palette();
     const [x, ...lines] = this.chart.data;
-    const right = o.side === "right" ? 70 : 8;
-    const box = { left: o.side === "right" ? 0 : 48, top: 6, right: this.width - right, bottom: this.height - 22 };
+    const right = o.side === "right" ? 70 : 26;
+    const box = { left: o.side === "right" ? 0 : 62, top: 6, right: this.width - right, bottom: this.height - 22 };
     c.clearRect(0, 0, this.width, this.height);
     const all = lines.flat().filter((v) => v !== null && v !== undefined);
     const found = all.length ? [Math.min(...all), Math.max(...all)] : [0, 1];

@@ -28,7 +28,7 @@ export function sizeScale(dark) {
   for (let i = 0; i < STEPS; i++) {
     const x = i / (STEPS - 1);
     const [r, g, b] = dark
-      ? oklch(0.21 + 0.71 * x ** 1.1, 0.035 + 0.11 * Math.sin(Math.PI * Math.min(1, 0.12 + x * 0.86)), 272 - 172 * x ** 1.15)
+      ? oklch(0.2 + 0.73 * x, 0.03 + 0.1 * Math.sin(Math.PI * Math.min(1, 0.1 + x * 0.85)), 262 - 162 * x ** 1.5)
       : oklch(0.965 - 0.62 * x ** 0.9, 0.012 + 0.11 * x, 215 + 60 * x);
     out[i] = (255 << 24) | (b << 16) | (g << 8) | r;
   }

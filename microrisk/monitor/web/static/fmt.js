@@ -34,9 +34,9 @@ export function millis(ms) {
 /** How rare a tail probability is: "1 in 2,300"; frequent ones in per cent. */
 export function odds(p) {
   if (p === null || p === undefined || !Number.isFinite(p)) return "–";
-  if (p >= 0.1) return `${Math.round(p * 100)} %`;
+  if (p >= 0.1) return `${Math.round(p * 100)}\u00a0%`;
   const n = 1 / Math.max(p, 1e-15);
-  return `1 in ${n < 1e6 ? whole.format(Number(n.toPrecision(2))) : compact(n)}`;
+  return `1\u00a0in\u00a0${n < 1e6 ? whole.format(Number(n.toPrecision(2))) : compact(n)}`;
 }
 
 const two = (n) => String(n).padStart(2, "0");

@@ -122,19 +122,19 @@ export class Heatmap {
 
   // -- the ring -------------------------------------------------------------------------------------------------------
 
-  /** The price window: so many units a row that the levels fill two thirds of the height. */
+  /** The price window: so many units a row that the levels fill most of the height. */
   fit() {
     const some = this.frames.filter((_, i) => i % Math.ceil(this.frames.length / 60) === 0 || i === this.frames.length - 1);
     const spans = some.filter((f) => f.bids.length && f.asks.length).map(span).sort((a, b) => a - b);
     const step = Math.max(1, this.decimals?.px.step || 1);
     const middle = spans.length ? spans[spans.length >> 1] : 40 * step;
-    const wanted = middle / (this.rows * 0.72) / this.priceZoom;
+    const wanted = middle / (this.rows * 0.92) / this.priceZoom;
     this.rowPx = step * nice(Math.max(1, wanted / step));
     const mid = this.fixed && some.length ? middleOf(some[some.length >> 1]) : middleOf(this.frames[this.frames.length - 1]);
     if (mid !== null) this.centre = mid;
   }
 
-  /** Ends of the logarithmic colour scale: the 5th and 99th percentile of the sizes kept. */
+  /** Ends of the logarithmic colour scale: percentiles of the sizes kept. */
   scale() {
     const sizes = [];
     const every = Math.ceil(this.frames.length / 80);
@@ -144,7 +144,7 @@ export class Heatmap {
     sizes.sort((a, b) => a - b);
     const at = (q) => Math.max(1, sizes[Math.floor(q * (sizes.length - 1))] ?? 1);
     this.low = at(0.05);
-    this.high = Math.max(at(0.995), this.low * 4);
+    this.high = Math.max(at(0.995), this.low * 8);
     this.bubble = Math.max(1, quantile(this.trades.map((t) => t.qty), 0.95));
     this.scaled = this.frames.length;
   }
@@ -225,7 +225,7 @@ export class Heatmap {
       for (let row = 0; row < this.rows; row++) {
         if (this.sizes[row] <= 0) continue;
         const x = Math.log(Math.max(1, this.sizes[row] / this.low)) / span;
-        this.cells[row] = colours[Math.min(255, Math.floor(18 + 237 * Math.min(1, x)))];
+        this.cells[row] = colours[Math.floor(14 + 241 * Math.min(1, x) ** 1.6)];
       }
     }
     this.ringContext.putImageData(this.column, slot, 0);
@@ -335,7 +335,7 @@ export class Heatmap {
     const until = this.cursorMs ?? to;
     for (const trade of this.trades) {
       if (trade.ms < from || trade.ms > until) continue;
-      const radius = 2 + 8 * Math.sqrt(Math.min(1.5, trade.qty / this.bubble));
+      const radius = 1.5 + 6 * Math.sqrt(Math.min(2, trade.qty / this.bubble));
       c.beginPath();
       c.arc(this.xOf(trade.ms), this.yOf(trade.px - this.rowPx / 2), radius, 0, 2 * Math.PI);
       if (trade.side > 0) {

@@ -22,7 +22,7 @@ const KEYS = [
   ["j  k", "next, previous row"],
   ["Enter", "open the row"],
   ["Space", "pause and go on; in a replay: play and stop"],
-  ["+  −", "instrument: longer, shorter stretch of time (− is longer)"],
+  ["+  −", "instrument: shorter, longer stretch of time"],
   ["[  ]", "instrument: wider, narrower range of prices"],
   ["←  →", "replay: one frame back, forward"],
   ["y  n  u", "alert was right, was wrong, no label"],
@@ -112,6 +112,8 @@ class App {
       show(el("lost"), false);
       document.body.classList.remove("offline");
       if (!this.current) this.route();
+      if (this.finding) this.find();
+      this.finding = false;
     });
     link.on("down", (d) => this.lost(d));
     link.on("signed-out", () => this.signedOut());
@@ -213,6 +215,10 @@ class App {
   }
 
   find() {
+    if (!this.meta) {
+      this.finding = true;
+      return;
+    }
     if (this.current !== this.pages.get("instrument")) {
       history.pushState(null, "", "#/instrument");
       this.route();

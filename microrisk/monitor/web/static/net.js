@@ -4,6 +4,7 @@ import { decode } from "./wire.js";
 
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 15_000;
+const SEEN_EVERY = 2;
 const SILENT_MS = 6_000;
 
 export class Link {
@@ -13,6 +14,7 @@ export class Link {
     this.wanted = { page: null, follow: null };
     this.lastN = 0;
     this.topic = -1;
+    this.unseen = 0;
     this.attempt = 0;
     this.heard = 0;
     setInterval(() => this.watch(), 1000);
@@ -84,6 +86,11 @@ export class Link {
     const frames = decode(data, this.hello.layout.states).filter((f) => f.topic === this.topic);
     if (frames.length === 0) return;
     this.lastN = frames[frames.length - 1].n;
+    this.unseen += frames.length;
+    if (this.unseen >= SEEN_EVERY) {
+      this.unseen = 0;
+      this.say({ seen: this.lastN, topic: this.topic });
+    }
     this.tell("frames", frames);
   }
 

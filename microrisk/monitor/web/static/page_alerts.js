@@ -58,9 +58,9 @@ export class AlertsPage {
   head1() {
     this.title = h("h2", { class: "title" });
     const button = (value, words) => h("button", { type: "button", text: words, "data-label": String(value), on: { click: () => this.label(value) } });
-    this.buttons = [button(true, "✓ true"), button(false, "✗ false"), button(null, "no label")];
-    this.open1 = h("a", { class: "button", text: "instrument" });
-    this.one = h("div", { class: "one-head", hidden: true }, this.title, h("span", { class: "grow" }), h("span", { class: "muted", text: "was it right?" }), ...this.buttons, this.open1);
+    this.buttons = [button(true, "✓ true"), button(false, "✗ false"), button(null, "none")];
+    this.open1 = h("a", { class: "button", text: "Book" });
+    this.one = h("div", { class: "one-head", role: "group", "aria-label": "Was the alert right?", hidden: true }, this.title, h("span", { class: "grow" }), ...this.buttons, this.open1);
     return this.one;
   }
 

@@ -9,18 +9,18 @@ const CORE = [
   { name: "latency", class: "n" },
   { name: "cycles", class: "n" },
   { name: "interval", class: "n", title: "cycles from one row to the next" },
-  { name: "Fmax, median", class: "n" },
-  { name: "by seed, MHz" },
+  { name: "Fmax, by seed", title: "median, and each seed of the placer, MHz" },
   { name: "rows/s", class: "n", title: "Fmax over interval" },
   { name: "look-up tables", class: "use" },
   { name: "registers", class: "use" },
   { name: "multipliers", class: "use" },
   { name: "memories", class: "use" },
-  { name: "UltraScale+ LUT", class: "n", title: "synthesis estimate, no timing" },
+  { name: "US+ LUT", class: "n", title: "UltraScale+: synthesis estimate, no timing" },
   { name: "weights" },
 ];
 const EQUAL = [
   { name: "core" },
+  { name: "weights" },
   { name: "vectors", class: "n" },
   { name: "differences", class: "n" },
   { name: "result" },
@@ -67,8 +67,8 @@ export class HardwarePage {
     const t = table(EQUAL, "Vectors through software and RTL");
     for (const r of rows) {
       const same = r.differences === 0;
-      t.body.append(row(EQUAL, [r.core, count(r.vectors), count(r.differences), same ? "● equal" : "✕ differs", String(r.latency_cycles), compact(r.vectors_per_second), r.simulator, r.date]));
-      t.body.lastElementChild.children[3].className = same ? "good" : "bad";
+      t.body.append(row(EQUAL, [r.core, r.model ?? r.weights_hash, count(r.vectors), count(r.differences), same ? "● equal" : "✕ differs", String(r.latency_cycles), compact(r.vectors_per_second), r.simulator, r.date]));
+      t.body.lastElementChild.children[4].className = same ? "good" : "bad";
     }
     return h("div", { class: "scroll" }, t.el);
   }
@@ -81,7 +81,7 @@ export class HardwarePage {
   rival({ rival, cores }) {
     const own = cores.find((c) => c.name.startsWith("exposure, digit"));
     if (!rival || !own) return panel("Against another generator", h("p", { class: "empty", text: "Not recorded: python -m benchmarks.rivals_rtl." }));
-    return panel(`Against ${rival.name}`, facts([["the same head", "same weights, same synthesis, same adder cells"], ["latency", `${own.latency_ns} ns here, ${rival.latency_ns} ns there: ${(rival.latency_ns / own.latency_ns).toFixed(2)} times`], ["look-up tables", `${count(own.comb)} here, ${count(rival.comb)} there: ${(rival.comb / own.comb).toFixed(2)} times`], ["registers", `${count(own.ff)} here, ${count(rival.ff)} there`], ["recorded", rival.date]]));
+    return panel(`Against ${rival.name}`, facts([["the same head", "same weights, same synthesis, same adder cells"], ["latency", `${own.latency_ns} ns here, ${rival.latency_ns} ns there: ${(rival.latency_ns / own.latency_ns).toFixed(2)} times`], ["look-up tables", `${count(own.comb)} here, ${count(rival.comb)} there: ${(rival.comb / own.comb).toFixed(2)} times`], ["registers", `${count(own.ff)} here, ${count(rival.ff)} there`], ["its best beyond", `cutoff ${rival.beyond.cutoff}: ${rival.beyond.latency_ns} ns, ${count(rival.beyond.comb)} look-up tables`], ["recorded", `${rival.date}, latency cutoff ${rival.cutoff}, best of 1 to 4`]]));
   }
 
   tools({ cores }) {
@@ -100,13 +100,12 @@ function coreRow(c, device) {
     const part = n / of;
     const bar = h("i", { class: "fill" });
     bar.style.transform = `scaleX(${Math.min(1, part).toFixed(3)})`;
-    return h("span", { class: "using" }, h("span", { class: "n", text: count(n) }), h("span", { class: "meter", role: "presentation" }, bar), h("span", { class: "muted n", text: `${(part * 100).toFixed(part < 0.1 ? 1 : 0)} %` }));
+    return h("span", { class: "using" }, h("span", { class: "n", text: count(n) }), h("span", { class: "meter", role: "presentation" }, bar), h("span", { class: "muted n", text: n ? `${(part * 100).toFixed(part < 0.1 ? 1 : 0)} %` : "" }));
   };
   return row(CORE, [
-    c.name, `${c.latency_ns.toFixed(1)} ns`, String(c.latency_cycles), String(c.initiation_interval), `${c.median_mhz.toFixed(0)} MHz`,
-    c.mhz.map((m) => m.toFixed(0)).join(", "), compact((c.median_mhz * 1e6) / c.initiation_interval),
+    c.name, `${c.latency_ns.toFixed(1)} ns`, String(c.latency_cycles), String(c.initiation_interval), `${c.median_mhz.toFixed(0)} MHz [${c.mhz.map((m) => m.toFixed(0)).join(", ")}]`, compact((c.median_mhz * 1e6) / c.initiation_interval),
     use(c.comb, device.comb), use(c.ff, device.ff), use(c.dsp, device.dsp), use(c.bram, device.bram),
-    c.ultrascale_plus ? count(c.ultrascale_plus.lut) : "–", c.model ?? "loaded at run time",
+    c.ultrascale_plus ? count(c.ultrascale_plus.lut) : "–", c.model ?? "loadable",
   ]);
 }
 

@@ -27,7 +27,7 @@ export class InstrumentPage {
     this.model = new Model();
     this.search = new Search((id) => app.go("instrument", id));
     this.heatmap = new Heatmap({ label: "Order book over time, size as colour, trades as bubbles" });
-    this.ladder = new Ladder(14);
+    this.ladder = new Ladder(12);
     this.features = new Features(app.meta.features);
     this.makeChart("levels");
     this.build();
@@ -94,7 +94,6 @@ export class InstrumentPage {
   hide() {
     this.opened = false;
     this.app.link.follow(null);
-    this.app.link.say({ follow: null });
   }
 
   /** Without a name: the busiest instrument that is scored. */
@@ -139,11 +138,7 @@ export class InstrumentPage {
     if (!this.opened) return;
     if (!this.model.add(frames)) this.heatmap.clear();
     this.say("");
-    if (this.paused) this.waiting.push(...frames);
-    else this.advance(frames);
-  }
-
-  advance(frames) {
+    if (this.paused) return;
     this.heatmap.push(frames, this.model.decimals);
     this.draw();
   }
@@ -280,10 +275,16 @@ export class InstrumentPage {
     this.paused = !this.paused;
     attr(this.pause, "aria-pressed", String(this.paused));
     text(this.pause, this.paused ? "Go on" : "Pause");
-    if (this.paused) this.waiting = [];
-    else if (this.waiting.length) this.advance(this.waiting);
+    if (!this.paused) this.catchUp();
     if (this.model.last) this.state(this.model.last);
     this.app.say(this.paused ? "paused" : "goes on");
+  }
+
+  /** The model went on during the pause; the picture is made anew from it. */
+  catchUp() {
+    this.heatmap.clear();
+    if (this.model.last) this.heatmap.push(this.model.frames, this.model.decimals);
+    this.draw();
   }
 }
 

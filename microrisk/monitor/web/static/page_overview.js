@@ -8,7 +8,6 @@ import { Choice } from "./list.js";
 const FEED = [
   { name: "state" },
   { name: "feed" },
-  { name: "kind" },
   { name: "venue" },
   { name: "msg/s", class: "n", title: "messages a second" },
   { name: "messages", class: "n" },
@@ -35,9 +34,9 @@ const ALERT = [
 const SYMBOL = [
   { name: "symbol" },
   { name: "bid", class: "n" },
-  { name: "at" },
+  { name: "" },
   { name: "ask", class: "n" },
-  { name: "at" },
+  { name: "" },
   { name: "gap", class: "n", title: "largest distance between venues' mid prices, in 1/10,000" },
   { name: "market" },
   { name: "venues", class: "why" },
@@ -141,7 +140,7 @@ function feedRow() {
   const bar = h("i", { class: "fill" });
   const weight = h("span");
   td[0].append(chip.el);
-  td[16].append(h("span", { class: "meter", role: "presentation" }, bar), weight);
+  td[15].append(h("span", { class: "meter", role: "presentation" }, bar), weight);
   const el = h("tr", {}, ...td);
   return { el, update: (f) => updateFeed(el, td, chip, bar, weight, f) };
 }
@@ -152,16 +151,16 @@ function updateFeed(el, td, chip, bar, weight, f) {
   const l = f.latency;
   const time = (ns) => (l.count ? nanos(ns) : "–");
   const values = [
-    null, f.name, f.kind, f.venue, compact(Math.round(f.rate)), compact(f.messages), count(f.gaps), count(f.missing),
+    null, f.name, f.venue, compact(Math.round(f.rate)), compact(f.messages), count(f.gaps), count(f.missing),
     compact(f.recovered), count(f.malformed), count(f.resyncs), count(f.behind), millis(f.silent_ms),
     time(l.p50), time(l.p99), time(l.p999), null, [f.why, ...f.reasons].filter(Boolean).join("; "),
   ];
   values.forEach((v, i) => v !== null && text(td[i], v));
-  for (const i of [6, 7, 9]) td[i].classList.toggle("zero", values[i] === "0");
-  for (const i of [8, 10, 11]) td[i].classList.toggle("zero", values[i] === "0");
-  td[7].classList.toggle("bad", f.missing > 0);
-  td[11].classList.toggle("warn", f.behind > 0);
-  td[17].title = values[17];
+  for (const i of [5, 6, 7, 8, 9, 10]) td[i].classList.toggle("zero", values[i] === "0");
+  td[1].title = f.kind;
+  td[6].classList.toggle("bad", f.missing > 0);
+  td[10].classList.toggle("warn", f.behind > 0);
+  td[16].title = values[16];
   bar.style.transform = `scaleX(${f.weight.toFixed(2)})`;
   text(weight, f.weight.toFixed(2));
 }
@@ -181,11 +180,12 @@ function symbolRow() {
     el,
     update(s) {
       const market = s.crossed ? "✕ crossed" : s.locked ? "= locked" : "normal";
-      const venues = s.venues.map((v) => `${v[0]}${v[1] === "live" ? "" : ` (${v[1]})`} ${Number(v[2]).toFixed(2)}`).join(", ");
+      const venues = s.venues.map((v) => `${v[0].split(".").pop()} ${v[1] === "live" ? "" : `${v[1]} `}${Number(v[2]).toFixed(2)}`).join(", ");
+      const books = s.venues.map((v) => `${v[0]}  ${v[1]}  weight ${Number(v[2]).toFixed(2)}  ${v[3] || "–"} / ${v[5] || "–"}`).join("\n");
       [s.symbol, s.bid, s.bid_venue, s.ask, s.ask_venue, s.gap_bp === null ? "–" : `${s.gap_bp.toFixed(2)} bp`, market, venues].forEach((v, i) => text(td[i], v));
       td[6].classList.toggle("bad", s.crossed);
       td[6].classList.toggle("warn", s.locked && !s.crossed);
-      td[7].title = venues;
+      td[7].title = books;
     },
   };
 }
@@ -200,8 +200,8 @@ function sparkline(canvas, values) {
   const c = canvas.getContext("2d");
   c.scale(ratio, ratio);
   const most = Math.max(...values) * 1.1 || 1;
-  const shown = values.slice(-120);
-  const x = (i) => width - (shown.length - 1 - i) * (width / 119);
+  const shown = values.slice(-180);
+  const x = (i) => width - (shown.length - 1 - i) * (width / Math.max(30, shown.length - 1));
   const y = (v) => height - 1 - (v / most) * (height - 2);
   c.beginPath();
   shown.forEach((v, i) => (i ? c.lineTo(x(i), y(v)) : c.moveTo(x(i), y(v))));

@@ -84,6 +84,6 @@ export class Search {
 
   name(id) {
     text(this.input, "");
-    this.input.placeholder = id ? `${id}   ( / finds another )` : "Find an instrument  ( / )";
+    this.input.placeholder = id ? `${id}  ( / )` : "Find an instrument  ( / )";
   }
 }
