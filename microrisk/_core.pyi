@@ -248,6 +248,11 @@ class Engine:
     def record_trades(self) -> None:
         """Keep a TRADE for each completed event of a watched instrument in which something was traded."""
     def take_trades(self) -> Records: ...
+    def events_of(self, instrument: int) -> int:
+        """The same of one instrument, 0 when it is not known."""
+    @property
+    def kept(self) -> int:
+        """Rows and trades that wait to be taken."""
     def run_clock(self, ts_ns: int) -> None:
         """The time is ts_ns: staleness ticks up to and including it, as the next message would have caused."""
     def doubt(self, instrument: int | None = None) -> None:
@@ -405,6 +410,9 @@ class LiveFeed:
     @property
     def ended(self) -> bool: ...
     @property
+    def urgent(self) -> bool:
+        """Something is missing, a session waits, or rows tell of alarms."""
+    @property
     def joining(self) -> bool: ...
     @property
     def messages(self) -> int:
@@ -430,12 +438,12 @@ class Poller:
         """A feed without a socket, whose records `commit` applies."""
     def wake(self) -> None:
         """From any thread: the poll that waits, or the next one, returns."""
-    def poll(self, timeout_us: int, budget_us: int = 2000, spin: bool = False) -> int:
-        """Messages applied.
+    def poll(self, timeout_us: int, grace_us: int = 1000, spin: bool = False) -> int:
+        """Receive, write and apply for timeout_us (rounded up to ms); messages applied.
 
-        Waits up to timeout_us for the first datagram, then works until nothing is ready or budget_us is used; spin =
-        never sleep. OSError when the journal cannot be written: nothing of the block is
-        applied, and it is written first next time.
+        Returns early when woken, and when a feed becomes urgent (`LiveFeed.urgent`); while one stays so, behind
+        grace_us. spin = never sleep. OSError when the journal cannot be written: nothing of the block is applied, and
+        it is written first next time.
         """
     def commit(self) -> int:
         """Write the pending block and apply its records; messages applied."""

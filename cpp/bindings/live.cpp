@@ -105,10 +105,10 @@ auto guarded(F work) {
   }
 }
 
-std::uint64_t poll(PyPoller& self, std::int64_t timeout_us, std::int64_t budget_us, bool spin) {
+std::uint64_t poll(PyPoller& self, std::int64_t timeout_us, std::int64_t grace_us, bool spin) {
   return guarded([&] {
     const Running running(self);
-    return self.poller.poll(timeout_us, budget_us, spin);
+    return self.poller.poll(timeout_us, grace_us, spin);
   });
 }
 
@@ -283,6 +283,7 @@ void bind_feed(py::module_& m) {
   c.def_property_readonly("expected", [](const PyLiveFeed& s) { return s.feed.arbiter.expected(); });
   c.def_property_readonly("session", [](Self s) { return py::bytes(s.idle().arbiter.session()); });
   c.def_property_readonly("ended", [](const PyLiveFeed& s) { return s.feed.arbiter.ended(); });
+  c.def_property_readonly("urgent", [](const PyLiveFeed& s) { return s.feed.urgent(); });
   c.def_property_readonly("joining", [](const PyLiveFeed& s) { return s.feed.arbiter.joining(); });
   c.def_property_readonly("messages", [](const PyLiveFeed& s) { return s.feed.messages(); });
   c.def_property_readonly("names_version", [](const PyLiveFeed& s) { return s.feed.names_version(); });
@@ -310,7 +311,7 @@ void bind_poller(py::module_& m) {
       },
       arg("feed"));
   c.def("wake", [](Self s) { s.poller.wake(); });
-  c.def("poll", &poll, arg("timeout_us"), arg("budget_us") = 2000, arg("spin") = false);
+  c.def("poll", &poll, arg("timeout_us"), arg("grace_us") = 1000, arg("spin") = false);
   c.def("commit", [](Self s) {
     return guarded([&] {
       const Running running(s);

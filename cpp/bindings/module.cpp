@@ -213,6 +213,14 @@ void bind_live_engine(py::class_<PyEngine>& c) {
   c.def("last_row", [](Self s, std::uint32_t i) { return last_row(s.idle(), i); }, arg("instrument"));
   c.def("event_counts", [](Self s) { return event_counts(s.idle()); });
   c.def("record_trades", [](Self s) { s.idle().record_trades(); });
+  c.def(
+      "events_of",
+      [](Self s, std::uint32_t i) {
+        const Instrument* in = s.idle().find(i);
+        return in == nullptr ? 0 : in->completed;
+      },
+      arg("instrument"));
+  c.def_property_readonly("kept", [](Self s) { return s.idle().rows.size() + s.idle().trades.size(); });
   c.def("take_trades", [](Self s) { return take(s.idle().trades, "TRADE"); });
   c.def(
       "run_clock",

@@ -126,20 +126,34 @@ void Poller::wake() noexcept {
 
 // ---- one poll ------------------------------------------------------------------------------------------------------
 
-std::uint64_t Poller::poll(std::int64_t timeout_us, std::int64_t budget_us, bool spin) {
+// Whether a feed that was heard has become urgent.
+bool Poller::newly_urgent(int ready) noexcept {
+  bool news = false;
+  for (int i = 0; i < ready; ++i) {
+    const auto at = sockets_.find(ready_[static_cast<std::size_t>(i)].data.fd);
+    if (at == sockets_.end()) continue;
+    const bool urgent = at->second.feed->urgent();
+    news |= urgent && !at->second.urgent;
+    at->second.urgent = urgent;
+  }
+  return news;
+}
+
+std::uint64_t Poller::poll(std::int64_t timeout_us, std::int64_t grace_us, bool spin) {
   counts.polls.add(1);
   std::uint64_t applied = commit();
-  const std::int64_t end = clock.now() + (spin ? std::max(timeout_us, budget_us) : budget_us) * 1000;
-  std::array<epoll_event, 128> ready;
-  for (bool first = true;; first = false) {
-    const int n = wait(ready.data(), static_cast<int>(ready.size()), first && !spin ? timeout_us : 0);
+  const std::int64_t begin = clock.now();
+  const std::int64_t end = begin + std::clamp<std::int64_t>(timeout_us, 0, 60'000'000) * 1000;
+  const std::int64_t grace = begin + grace_us * 1000;
+  for (bool woken = false, urgent = false; !woken;) {
+    const std::int64_t left_us = (std::max<std::int64_t>(end - clock.now(), 0) + 999) / 1000;
+    const int n = wait(spin ? 0 : left_us);
     if (n < 0 && errno != EINTR) fail("epoll_wait");
     const std::int64_t offset = clock.offset();
     std::size_t received = 0;
-    bool woken = false;
     batch_bytes_ = 0;
     for (int i = 0; i < n; ++i) {
-      const int fd = ready[static_cast<std::size_t>(i)].data.fd;
+      const int fd = ready_[static_cast<std::size_t>(i)].data.fd;
       if (fd == event_) {
         std::uint64_t times;
         (void)!read(event_, &times, sizeof(times));
@@ -151,21 +165,27 @@ std::uint64_t Poller::poll(std::int64_t timeout_us, std::int64_t budget_us, bool
       if (at != sockets_.end() && batch_bytes_ < BLOCK_BYTES) received += receive(fd, at->second, offset);
     }
     if (received > 0) applied += commit();
-    const bool over = clock.now() >= end;
-    if (woken || over || (received == 0 && !spin)) return applied;
+    const std::int64_t now = clock.now();
+    if (newly_urgent(n)) break;
+    for (int i = 0; i < n && !urgent; ++i) {
+      const auto at = sockets_.find(ready_[static_cast<std::size_t>(i)].data.fd);
+      urgent = at != sockets_.end() && at->second.urgent;
+    }
+    if (now >= end || (urgent && now >= grace)) break;
   }
+  return applied;
 }
 
-// epoll_wait by the microsecond, where the kernel has it (5.11); otherwise rounded up.
-int Poller::wait(epoll_event* ready, int room, std::int64_t timeout_us) noexcept {
-  timeout_us = std::clamp<std::int64_t>(timeout_us, 0, 60'000'000);
+// Sockets that are ready. By the microsecond where the kernel has it (5.11); otherwise rounded up.
+int Poller::wait(std::int64_t timeout_us) noexcept {
+  const int room = static_cast<int>(ready_.size());
   if (fine_ && timeout_us % 1000 != 0) {
     const timespec t{timeout_us / 1'000'000, timeout_us % 1'000'000 * 1000};
-    const int n = epoll_pwait2(epoll_, ready, room, &t, nullptr);
+    const int n = epoll_pwait2(epoll_, ready_.data(), room, &t, nullptr);
     fine_ = n >= 0 || errno != ENOSYS;
     if (fine_) return n;
   }
-  return epoll_wait(epoll_, ready, room, static_cast<int>((timeout_us + 999) / 1000));
+  return epoll_wait(epoll_, ready_.data(), room, static_cast<int>((timeout_us + 999) / 1000));
 }
 
 // Up to BATCH datagrams of one socket into the journal's block.

@@ -57,6 +57,7 @@ class Books:
         self.engine = engine
         self.stage = make_stage(engine, mask)
         self._names: dict[int, Instrument] = {}
+        self._numbers: dict[str, int] = {}
 
     # -- what a kind of feed gives --------------------------------------------------------------------------------
 
@@ -105,6 +106,16 @@ class Books:
         """Id of an instrument, its number while it has none."""
         entry = self._names.get(index)
         return f"#{index}.{self.opened.venue}" if entry is None else entry.id
+
+    def numbers_of(self, ids: set[str]) -> list[int]:
+        """Numbers of the instruments of these ids that are in this feed."""
+        if len(self._numbers) != len(self._names):
+            self._numbers = {entry.id: index for index, entry in self._names.items()}
+        return [self._numbers[i] for i in ids if i in self._numbers]
+
+    def events_of(self, index: int) -> int:
+        """Events of one instrument so far."""
+        return int(self.engine.events_of(index))
 
     def counts(self) -> dict[int, int]:
         """Events so far by instrument."""

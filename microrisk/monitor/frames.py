@@ -68,10 +68,12 @@ class Frames:
         self._newest: dict[str, Frame] = {}
         self._history: dict[str, deque[bytes]] = {}
         self._tape: dict[Key, deque[list[int]]] = {}
-        self._seen: dict[Key, int] = {}
+        self._seen: dict[Key, tuple[int, str]] = {}
+        self._turn = 0
         self._n: dict[str, int] = defaultdict(int)
         self._capsules: dict[str, tuple[str, int]] = {}
         self._kept: dict[str, list[bytes]] = {}
+        self._open: dict[str, Key] = {}
 
     # -- readers --------------------------------------------------------------------------------------------------
 
@@ -114,19 +116,24 @@ class Frames:
 
     # -- ingest thread ----------------------------------------------------------------------------------------------
 
-    def remember(self, alert: str, instrument: str, at_ns: int) -> None:
+    def remember(self, alert: str, instrument: str, at_ns: int, key: Key) -> None:
         """Keep what surrounds this alert."""
         self._capsules[alert] = instrument, at_ns
+        self._open[alert] = key
         while len(self._capsules) > CAPSULES:
             oldest = next(iter(self._capsules))
             del self._capsules[oldest]
             self._kept.pop(oldest, None)
 
-    def seal(self, now_ns: int) -> None:
-        """Put aside what surrounds alerts whose last second has gone by."""
-        for alert, (_, at_ns) in list(self._capsules.items()):
-            if alert not in self._kept and now_ns > at_ns + AROUND_NS:
-                self._kept[alert] = [_ENCODE.encode(f) for f in self.around(alert)]
+    def seal(self) -> None:
+        """Put aside what surrounds alerts whose last second has gone by, on the clock of their instrument."""
+        for alert in list(self._open):
+            instrument, at_ns = self._capsules.get(alert, ("", 0))
+            newest = self._newest.get(instrument)
+            if not instrument or newest is None or newest.ts_ns > at_ns + AROUND_NS:
+                del self._open[alert]
+                if instrument:
+                    self._kept[alert] = [_ENCODE.encode(f) for f in self.around(alert)]
 
     def trades(self, feed: int, rows: Iterable[Any]) -> None:
         """Trades of scored instruments, as the engine's tape has them."""
@@ -134,9 +141,15 @@ class Frames:
             tape = self._tape.setdefault((feed, int(row["instrument"])), deque(maxlen=TRADES))
             tape.append([int(row["now"]), int(row["px"]), int(row["qty"]), int(row["side"])])
 
-    def changed(self, key: Key, events: int) -> bool:
-        """Whether the instrument has had an event since its last frame."""
-        return self._seen.get(key) != events
+    def changed(self, key: Key, events: int, state: tuple[str, str]) -> bool:
+        """Whether the instrument has had an event, or is in another state, since its last frame."""
+        return self._seen.get(key) != (events, state[0])
+
+    def next_sampled(self, keys: list[Key], most: int) -> set[Key]:
+        """The next `most` of the keys, in turns, and those about which there was an alert in the last seconds."""
+        start = self._turn % max(len(keys), 1)
+        self._turn += most
+        return {*(keys[start:] + keys[:start])[:most], *list(self._open.values())[-most:]}
 
     def add(self, books: Books, index: int, events: int, state: tuple[str, str], *, explain: bool) -> Frame:
         """Make the frame of an instrument as it is now, and hand it to its readers.
@@ -147,7 +160,7 @@ class Frames:
         self._n[name] += 1
         tape = self._tape.pop((books.number, index), None)
         frame = make_frame(books, index, self._n[name], events, state, list(tape or ()), explain=explain)
-        self._seen[books.number, index] = events
+        self._seen[books.number, index] = events, state[0]
         self._history.setdefault(name, deque(maxlen=KEPT)).append(_ENCODE.encode(frame))
         self._newest[name] = frame
         return frame

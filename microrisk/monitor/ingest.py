@@ -25,7 +25,7 @@ from microrisk.errors import OutputError
 from microrisk.monitor.alerts import Alerts, origin_of
 from microrisk.monitor.books import Books, ItchBooks, TextBooks
 from microrisk.monitor.desk import Desk
-from microrisk.monitor.frames import FOLLOW_NS, SAMPLE_NS, SAMPLED, Frames
+from microrisk.monitor.frames import FOLLOW_NS, SAMPLE_NS, SAMPLED, TRADES, Frames
 from microrisk.monitor.hub import DOWN, LIVE, SUSPECT, SYNCING, Alert
 from microrisk.monitor.inbox import DATAGRAM, NEW_SESSION, NUMBERED, Inbox, Item
 from microrisk.monitor.journal import Record, Writer
@@ -36,6 +36,8 @@ from microrisk.spec.journal import NO_FEED, Kind
 CLOCK_NS = 250_000_000
 IDLE_US = 20_000
 """The longest wait for a datagram: pictures and alarms are told at least this often."""
+LOOK_NS = 10_000_000
+"""Between two looks at feeds about which nothing is urgent."""
 BATCH = 256
 """Items of the inbox written in one block."""
 RETRY_NS = 1_000_000_000
@@ -79,7 +81,7 @@ class Ingest:
         self._tell, self._on_rows, self._resync = tell, on_rows, resync
         self._stop = threading.Event()
         self._waiting_records: list[Record] = []
-        self._next_clock = self._next_follow = self._next_sample = 0
+        self._next_clock = self._next_follow = self._next_sample = self._next_look = 0
         self._retry = 0
 
     # -- other threads --------------------------------------------------------------------------------------------
@@ -152,6 +154,8 @@ class Ingest:
 
     def _clock(self, now_ns: int) -> None:
         self._next_clock = now_ns - now_ns % CLOCK_NS + CLOCK_NS
+        for number in self.desk.books:
+            self._ask_images(number, again=True)
         for number, recovery in self.recoveries.items():
             if recovery.partial and not recovery.joining:
                 self.put(number, Kind.DOUBT, now_ns, 0, b"joined in the middle of a session, without a book image")
@@ -222,18 +226,20 @@ class Ingest:
             self.messages += 1
             self._ask_images(record.feed)
 
-    def _ask_images(self, feed: int) -> None:
-        """Products of a JSON venue whose books wait for an image are asked for, once for each time they begin to."""
+    def _ask_images(self, feed: int, *, again: bool = False) -> None:
+        """Products of a JSON venue whose books wait for an image are asked for when they begin to, and at each CLOCK.
+
+        A source asks its venue at its own pace, however often it is told.
+        """
         books = self.desk.books.get(feed)
         if not isinstance(books, TextBooks):
             return
         waiting = books.text.waiting()
         before = self.waiting.get(feed, [])
-        if waiting != before:
-            self.waiting[feed] = waiting
-            new = [name for name in waiting if name not in before]
-            if new:
-                self._resync(feed, new, "the book waits for an image")
+        self.waiting[feed] = waiting
+        new = [name for name in waiting if again or name not in before]
+        if new:
+            self._resync(feed, new, "the book waits for an image")
 
     def _observe(self, written: list[Record]) -> None:
         """Receive to applied of texts, by feed, in the core's buckets."""
@@ -246,9 +252,14 @@ class Ingest:
     # -- holes ------------------------------------------------------------------------------------------------------
 
     def _recover(self, now_ns: int) -> None:
+        all_ = now_ns >= self._next_look
+        if all_:
+            self._next_look = now_ns + LOOK_NS
         for number, recovery in self.recoveries.items():
             books = self.desk.books[number]
             assert isinstance(books, ItchBooks)
+            if not (all_ or books.live.urgent):
+                continue
             name = books.live.waiting_session()
             if name is not None:
                 self._begin_session(books, name, now_ns)
@@ -276,12 +287,14 @@ class Ingest:
     def _report(self) -> None:
         now = self.poller.now_ns()
         for books in self.desk.books.values():
+            if not books.engine.kept:
+                continue
             rows = books.engine.take_rows()
             if len(rows):
                 self._rows(books, rows)
             trades = books.engine.take_trades()
             if len(trades):
-                self.frames.trades(books.number, trades)
+                self.frames.trades(books.number, trades[-TRADES:])
         if now >= self._next_follow:
             self._next_follow = now + FOLLOW_NS
             self._pictures(now)
@@ -290,7 +303,8 @@ class Ingest:
         if self._on_rows is not None:
             self._on_rows(books, rows)
         for alert in self.alerts.of(rows, origin_of(books)):
-            self.frames.remember(alert.id, alert.instrument, alert.ts_ns)
+            for index in books.numbers_of({alert.instrument}):
+                self.frames.remember(alert.id, alert.instrument, alert.ts_ns, (books.number, index))
             self._tell(alert)
 
     def feed_state(self, books: Books, now_ns: int) -> tuple[str, str]:
@@ -317,30 +331,25 @@ class Ingest:
         return index in books.text.waiting_numbers()
 
     def _pictures(self, now_ns: int) -> None:
-        followed = self.frames.followed()
-        sample = now_ns >= self._next_sample
-        if sample:
-            self._next_sample = now_ns + SAMPLE_NS
-            self.frames.seal(self.desk.now_ns)
-        if not (followed or sample):
+        """Of followed instruments each time, of a few scored ones when a sample is due: the next SAMPLED of them."""
+        for number, index in self._followed():
+            self._picture(self.desk.books[number], index, now_ns, explain=True)
+        if now_ns < self._next_sample:
             return
-        room = SAMPLED
-        for books in self.desk.books.values():
-            feed = self.feed_state(books, now_ns)
-            counts = books.counts()
-            for index in sorted(books.stage.chosen, key=lambda i: -counts.get(i, 0)) if sample else ():
-                if room <= 0:
-                    break
-                room -= self._picture(books, index, counts.get(index, 0), feed, explain=False)
-            for index, entry in books.names.items() if followed else ():
-                if entry.id in followed:
-                    self._picture(books, index, counts.get(index, 0), feed, explain=True, always=sample)
+        self._next_sample = now_ns + SAMPLE_NS
+        self.frames.seal()
+        chosen = [(n, i) for n, b in self.desk.books.items() for i in b.stage.chosen]
+        for number, index in self.frames.next_sampled(chosen, SAMPLED):
+            self._picture(self.desk.books[number], index, now_ns, explain=False)
 
-    def _picture(
-        self, books: Books, index: int, events: int, feed: tuple[str, str], *, explain: bool, always: bool = False
-    ) -> int:
-        if not (always or self.frames.changed((books.number, index), events)):
-            return 0
-        state = self.instrument_state(books, index, feed)
-        self.frames.add(books, index, events, state, explain=explain)
-        return 1
+    def _followed(self) -> list[tuple[int, int]]:
+        followed = self.frames.followed()
+        if not followed:
+            return []
+        return [(b.number, index) for b in self.desk.books.values() for index in b.numbers_of(followed)]
+
+    def _picture(self, books: Books, index: int, now_ns: int, *, explain: bool) -> None:
+        events = books.events_of(index)
+        state = self.instrument_state(books, index, self.feed_state(books, now_ns))
+        if self.frames.changed((books.number, index), events, state):
+            self.frames.add(books, index, events, state, explain=explain)

@@ -7,8 +7,9 @@ nobody.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ from microrisk.pipeline.rows import tail_probability
 
 REFRESH_NS = 500_000_000
 KEPT_ALERTS = 10_000
-LISTED = 2_000
-"""Instruments listed: the busiest."""
+LISTED = 400
+"""Instruments listed: the busiest, and all that are scored."""
+SLICE_NS = 1_000_000
 Consolidate = Callable[[list[InstrumentRow], dict[int, FeedRow]], list[Consolidated]]
 Weigh = Callable[[int, dict[str, int], str, int], tuple[float, list[str]]]
 COUNTERS = ("gap", "missing", "recovered", "duplicates", "malformed", "held")
@@ -62,6 +64,7 @@ class LiveHub:
         self._rates: dict[int, float] = {}
         self._started_ns = ingest.poller.now_ns()
         self._due_ns = 0
+        self._making: Iterator[bool] | None = None
         self.notices: list[str] = []
 
     # -- ingest thread --------------------------------------------------------------------------------------------
@@ -71,23 +74,59 @@ class LiveHub:
         self._alerts.append(alert)
 
     def refresh(self, now_ns: int) -> None:
-        """Make the lists anew when they are due."""
-        if now_ns < self._due_ns:
+        """Make the lists anew when they are due, a millisecond at a time: books do not wait for lists either."""
+        if self._making is None:
+            if now_ns < self._due_ns:
+                return
+            self._due_ns = now_ns + REFRESH_NS
+            self._making = self._make(now_ns)
+        end = time.perf_counter_ns() + SLICE_NS
+        while time.perf_counter_ns() < end:
+            if next(self._making, False):
+                continue
+            self._making = None
             return
-        self._due_ns = now_ns + REFRESH_NS
+
+    def refresh_all(self, now_ns: int) -> None:
+        """Make the lists anew at once: before the loop, and when it has ended."""
+        for _ in self._make(now_ns):
+            pass
+
+    def _make(self, now_ns: int) -> Iterator[bool]:
+        """The lists; yields between pieces of work."""
         ingest = self._ingest
-        feeds, rows = [], []
+        states = {n: ingest.feed_state(b, now_ns) for n, b in ingest.desk.books.items()}
+        yield True
+        feeds = []
         for number, books in sorted(ingest.desk.books.items()):
-            state = ingest.feed_state(books, now_ns)
-            feeds.append(self._feed_row(number, books, state, now_ns))
-            rows += self._rows(books, state)
+            feeds.append(self._feed_row(number, books, states[number], now_ns))
+            yield True
         feeds += [self._absent(n) for n in sorted(ingest.desk.opened) if n not in ingest.desk.books]
-        rows.sort(key=lambda r: -r.events)
-        self._instruments = rows[:LISTED]
-        self._names = {r.id for r in rows}
+        rows = []
+        for number, index in self._listed():
+            rows.append(self._row(ingest.desk.books[number], index, states[number]))
+            yield True
+        self._instruments = sorted(rows, key=lambda r: -r.events)
+        self._names = {e.id for b in ingest.desk.books.values() for e in b.names.values()}
+        yield True
         self._consolidated = self._consolidate(rows, {f.number: f for f in feeds})
-        self._overview = self._make_overview(now_ns, feeds, len(rows))
+        yield True
+        self._overview = self._make_overview(now_ns, feeds, len(self._names))
+        yield True
         self._latency = self._make_latency()
+
+    def _listed(self) -> list[tuple[int, int]]:
+        """The busiest LISTED instruments, and those that are scored."""
+        out: list[tuple[int, int]] = []
+        events: list[int] = []
+        for number, books in self._ingest.desk.books.items():
+            indices, counts = books.engine.instruments(), books.engine.event_counts()
+            out += [(number, int(i)) for i in indices]
+            events += counts.tolist()
+        order = np.argsort(-np.array(events, np.int64), kind="stable")[:LISTED]
+        chosen = {(n, i) for n, b in self._ingest.desk.books.items() for i in b.stage.chosen}
+        listed = {out[k] for k in order} | chosen
+        return sorted(k for k in listed if k[1] in self._ingest.desk.books[k[0]].names)
 
     def _make_overview(self, now_ns: int, feeds: list[FeedRow], instruments: int) -> dict[str, Any]:
         ingest = self._ingest
@@ -164,12 +203,7 @@ class LiveHub:
             self._before[number] = messages, now_ns
         return self._rates.get(number, 0.0)
 
-    def _rows(self, books: Books, feed: tuple[str, str]) -> list[InstrumentRow]:
-        counts = books.counts()
-        busiest = sorted(counts, key=lambda i: -counts[i])[:LISTED]
-        return [self._row(books, i, counts[i], feed) for i in busiest if i in books.names]
-
-    def _row(self, books: Books, index: int, events: int, feed: tuple[str, str]) -> InstrumentRow:
+    def _row(self, books: Books, index: int, feed: tuple[str, str]) -> InstrumentRow:
         scored = index in books.stage.chosen
         row = books.engine.last_row(index) if scored else None
         level = None if row is None else float(tail_probability(row["level"]).min())
@@ -182,7 +216,7 @@ class LiveHub:
             bid_qty=bid_qty,
             ask=ask,
             ask_qty=ask_qty,
-            events=events,
+            events=books.events_of(index),
             scored=scored,
             level=level,
             alert=row is not None and int(row["alert"]) != 0,

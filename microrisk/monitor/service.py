@@ -118,7 +118,7 @@ class Service:
         self._tell_early()
         jobs = self._open_feeds()
         self.ingest.every_turn.append(self._keep)
-        self.hub.refresh(self.ingest.poller.now_ns())
+        self.hub.refresh_all(self.ingest.poller.now_ns())
         self.net.start()
         self._thread.start()
         for number, job in jobs:
@@ -149,7 +149,7 @@ class Service:
             self.ingest.run()
         except Exception as failure:  # kept in ingest.failure; shown by every feed's state
             self.hub.notices.append(f"the engine stopped: {failure}")
-            self.hub.refresh(self.ingest.poller.now_ns() + 1_000_000_000)
+            self.hub.refresh_all(self.ingest.poller.now_ns())
 
     # -- feeds ------------------------------------------------------------------------------------------------------
 

@@ -56,6 +56,8 @@ class Arbiter {
   // Declares what is missing below `upto` lost; how many messages.
   std::uint64_t give_up(std::uint64_t upto, std::int64_t recv_ns, Journal& out);
   std::vector<Hole> holes() const;
+  // Whether anything is missing, or a session waits.
+  bool uneasy() const noexcept { return !holes_.empty() || !waiting_.empty(); }
 
   // Name of a session that waits to be begun; "" when none does.
   const std::string& waiting() const noexcept { return waiting_; }

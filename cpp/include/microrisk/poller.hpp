@@ -4,6 +4,8 @@
 // monotonic time since, so that a step of the wall clock moves nothing. Steps are counted.
 #pragma once
 
+#include <sys/epoll.h>
+
 #include <array>
 #include <atomic>
 #include <cstdint>
@@ -57,10 +59,10 @@ class Poller {
   // From any thread: the poll that waits, or the next one, returns.
   void wake() noexcept;
 
-  // Messages applied. Returns when nothing is ready (after waiting up to `timeout_us` for the first) or `budget_us` is
-  // used. std::system_error when the journal cannot be written: the block stays pending and is the first thing next
-  // time.
-  std::uint64_t poll(std::int64_t timeout_us, std::int64_t budget_us, bool spin);
+  // Works for `timeout_us`, or until woken, or until a feed that was heard is urgent (but for `grace_us` at least, if
+  // it was urgent before); messages applied. `spin`: never sleeps. std::system_error when the journal cannot be
+  // written: the block stays pending and is the first thing next time.
+  std::uint64_t poll(std::int64_t timeout_us, std::int64_t grace_us, bool spin);
   // Writes the pending block and applies its records.
   std::uint64_t commit();
 
@@ -71,19 +73,22 @@ class Poller {
   struct Socket {
     LiveFeed* feed;
     std::size_t line;
+    bool urgent = false;        // when it was looked at last
     std::uint32_t drops = 0;    // as the kernel said last
     std::int64_t empty_ns = 0;  // it was empty then: what is in it came later
   };
 
   std::size_t receive(int fd, Socket& socket, std::int64_t offset);
   void take(Socket& socket, std::size_t i, std::int64_t offset);
-  int wait(epoll_event* ready, int room, std::int64_t timeout_us) noexcept;
+  int wait(std::int64_t timeout_us) noexcept;
+  bool newly_urgent(int ready) noexcept;
 
   Journal& journal_;
   int epoll_, event_;
   std::unordered_map<int, Socket> sockets_;
   std::unordered_map<std::uint16_t, LiveFeed*> feeds_;
   std::vector<std::uint8_t> buffers_;
+  std::array<epoll_event, 128> ready_;
   std::size_t batch_bytes_ = 0;
   bool fine_ = true;  // the kernel waits by the nanosecond
 };
