@@ -66,7 +66,7 @@ class Frames:
         self._lock = threading.Lock()
         self._slots: dict[str, set[Slot]] = defaultdict(set)
         self._newest: dict[str, Frame] = {}
-        self._history: dict[str, deque[bytes]] = {}
+        self._history: dict[str, deque[tuple[int, bytes]]] = {}
         self._tape: dict[Key, deque[list[int]]] = {}
         self._seen: dict[Key, tuple[int, str]] = {}
         self._turn = 0
@@ -104,15 +104,16 @@ class Frames:
 
     def history(self, instrument: str) -> list[Frame]:
         """What is kept, oldest first."""
-        kept = self._history.get(instrument)
-        return [] if kept is None else [_DECODE.decode(b) for b in list(kept)]
+        return [_DECODE.decode(b) for _, b in list(self._history.get(instrument, ()))]
 
     def around(self, alert: str) -> list[Frame]:
         """From AROUND_NS before an alert to AROUND_NS behind it; KeyError when it is not kept."""
         instrument, at_ns = self._capsules[alert]
         kept = self._kept.get(alert)
-        frames = [_DECODE.decode(b) for b in kept] if kept is not None else self.history(instrument)
-        return [f for f in frames if abs(f.ts_ns - at_ns) <= AROUND_NS]
+        return [_DECODE.decode(b) for b in (kept if kept is not None else self._near(instrument, at_ns))]
+
+    def _near(self, instrument: str, at_ns: int) -> list[bytes]:
+        return [b for ts, b in list(self._history.get(instrument, ())) if abs(ts - at_ns) <= AROUND_NS]
 
     # -- ingest thread ----------------------------------------------------------------------------------------------
 
@@ -133,7 +134,7 @@ class Frames:
             if not instrument or newest is None or newest.ts_ns > at_ns + AROUND_NS:
                 del self._open[alert]
                 if instrument:
-                    self._kept[alert] = [_ENCODE.encode(f) for f in self.around(alert)]
+                    self._kept[alert] = self._near(instrument, at_ns)
 
     def trades(self, feed: int, rows: Iterable[Any]) -> None:
         """Trades of scored instruments, as the engine's tape has them."""
@@ -161,7 +162,7 @@ class Frames:
         tape = self._tape.pop((books.number, index), None)
         frame = make_frame(books, index, self._n[name], events, state, list(tape or ()), explain=explain)
         self._seen[books.number, index] = events, state[0]
-        self._history.setdefault(name, deque(maxlen=KEPT)).append(_ENCODE.encode(frame))
+        self._history.setdefault(name, deque(maxlen=KEPT)).append((frame.ts_ns, _ENCODE.encode(frame)))
         self._newest[name] = frame
         return frame
 

@@ -38,7 +38,7 @@ IDLE_US = 20_000
 """The longest wait for a datagram: pictures and alarms are told at least this often."""
 LOOK_NS = 10_000_000
 """Between two looks at feeds about which nothing is urgent."""
-BATCH = 256
+BATCH = 48
 """Items of the inbox written in one block."""
 RETRY_NS = 1_000_000_000
 
