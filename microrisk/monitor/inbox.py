@@ -37,7 +37,7 @@ NUMBERED = frozenset({DATAGRAM, STREAM, NEW_SESSION})
 class Inbox:
     """One reader, any number of writers.
 
-    wake : called after each item, from the writer's thread
+    wake : called from the writer's thread when something is there again
     now_ns : the monitor's clock
     on_state : takes what sources say about themselves
     """
@@ -60,9 +60,11 @@ class Inbox:
                 self.refused += 1
                 return False
             self._bytes += len(body)
+            first = not self._items
             self._items.append(item)
             self.most = max(self.most, len(self._items))
-        self._wake()
+        if first:
+            self._wake()
         return True
 
     def state(self, feed: int, state: str, why: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
@@ -33,6 +34,8 @@ from microrisk.monitor.wiring import Wiring
 from microrisk.pipeline.watch import named
 from microrisk.spec.journal import NO_FEED, Kind
 
+SWITCH_S = 0.0005
+"""A thread that holds the interpreter gives it up after so long when another wants it: books do not wait 5 ms."""
 TOLD = 100_000
 """Alerts of the log that a restart compares with."""
 
@@ -114,6 +117,7 @@ class Service:
 
     def start(self) -> None:
         """Open the feeds, begin both threads."""
+        sys.setswitchinterval(SWITCH_S)
         self.desk.writing = True
         self._tell_early()
         jobs = self._open_feeds()
