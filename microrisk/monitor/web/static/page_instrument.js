@@ -158,7 +158,7 @@ export class InstrumentPage {
     this.features.show(frame.codes, frame.drivers);
     this.chip.update(frame.state);
     text(this.best, frame.bids.length && frame.asks.length ? `${d.px.grouped(frame.bids[0])} / ${d.px.grouped(frame.asks[0])}` : "one side is empty");
-    const skipped = this.skipped ? ` · ${count(this.skipped)} frames skipped` : "";
+    const skipped = this.skipped ? ` · ${count(this.skipped)} skipped` : "";
     text(this.facts, `${spreadWords(frame, d)} · ${compact(frame.events)} events · ${clock(frame.ms, 1)}${skipped}`);
     this.state(frame);
     this.why(frame);
@@ -185,7 +185,8 @@ export class InstrumentPage {
     const least = scored ? Math.min(...frame.levels) : 1;
     const lead = scored ? heads[frame.levels.indexOf(least)] : null;
     const calm = scored ? `no alarm · rarest: ${lead.name}, ${odds(least)}` : "not scored: only the busiest instruments are";
-    text(this.alarm, rung.length ? `▲ ALARM  ${rung.map((x) => `${x.name} (${x.words})`).join(", ")} · ${odds(least)}` : calm);
+    text(this.alarm, rung.length ? `▲ ALARM ${odds(least)}\n${rung.map((x) => x.name).join(", ")}` : calm);
+    attr(this.alarm, "title", rung.map((x) => `${x.name}: ${x.words}`).join("\n") || null);
     while (this.drivers.children.length < 3) this.drivers.append(h("li"));
     [...this.drivers.children].forEach((li, i) => {
       const [name, meaning] = split(frame.drivers[i] ?? "");
