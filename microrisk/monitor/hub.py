@@ -118,6 +118,7 @@ class Frame(msgspec.Struct, frozen=True, array_like=False):
     ----------
     n : rises with every frame of the instrument
     ts_ns : clock of the core
+    px_exp, qty_exp : a price is px * 10**px_exp (the other sign than in feed.base.Instrument)
     bids, asks : [px, qty] in feed units, best first, at most LEVELS
     trades : since the frame before: [ts_ns, px, qty, side of the aggressor: 1 bought, -1 sold]
     codes : int8 feature codes (1/16 step), None when not scored

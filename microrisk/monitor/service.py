@@ -111,7 +111,7 @@ class Service:
         self._untold: list[Alert] = []
 
     def _shown(self) -> dict[str, Any]:
-        return {"model": {k: self.facts[k] for k in ("name", "format_hash")}, "backend": "cpu"}
+        return {"model": self.facts["name"], "format_hash": self.facts["format_hash"], "backend": "cpu"}
 
     # -- life -------------------------------------------------------------------------------------------------------
 
