@@ -10,7 +10,7 @@ SOURCES := pyproject.toml CMakeLists.txt constraints.txt $(shell find cpp -name 
 # A CPU build of torch, where pip can find one; TORCH=torch==2.13.0 takes the default build (gigabytes of CUDA)
 TORCH ?= torch==2.13.0+cpu
 
-.PHONY: help demo test lint types bench fuzz clean system simulator
+.PHONY: help demo test lint types bench fuzz clean system simulator browser
 help:
 	@echo "make demo   install the core, run a market with planted trouble, write a report (first time < 3 min, 0.7 GB)"
 	@echo "make test   install everything for tests (2.6 GB), run them all (< 20 min)"
@@ -59,13 +59,22 @@ simulator:
 	  else echo "iverilog or perl is missing: apt-get install iverilog perl"; fi; \
 	fi
 
+# Debian's Chromium for the tests of the dashboard; without the right to install it they are skipped, and say so
+browser:
+	@if ! command -v chromium >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing Debian packages: chromium fonts-dejavu-core (113 MB to download, 480 MB on disk)"; \
+	    apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+	  else echo "chromium is missing: apt-get install chromium"; fi; \
+	fi
+
 $(VENV)/core.stamp: $(SOURCES) | system
 	@echo "installing the core into $(VENV): about 150 MB to download, 0.7 GB on disk, one to two minutes"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/dev.stamp: $(VENV)/core.stamp | simulator
+$(VENV)/dev.stamp: $(VENV)/core.stamp | simulator browser
 	@echo "installing what the tests need: about 600 MB to download, 1.9 GB on disk (torch and the hardware tools are most of it), two to four minutes"
 	@$(PIP) install "$(TORCH)" || { echo "no CPU build of torch here: taking the default one, gigabytes with its CUDA parts"; $(PIP) install -c constraints.txt torch; }
 	@$(PIP) install -c constraints.txt -e '.[dev,hdl,fpga]'
