@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
-from microrisk.cli import fetch, machine, models, monitor, publish, read, work
+from microrisk.cli import config, fetch, machine, models, monitor, publish, read, work
 from microrisk.cli.console import Exit, guarded, tell
 
 
@@ -26,7 +26,7 @@ app = App(
     help_epilogue="Exit codes: 0 ok, 1 alerts below the asked level, 2 usage, 3 data integrity. "
     "Results go to stdout, everything else to stderr.",
 )
-for part in (read, monitor, publish, fetch, work, models, machine):
+for part in (read, monitor, config, publish, fetch, work, models, machine):
     part.add_to(app)
 
 

@@ -32,13 +32,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _PRODUCT = re.compile(r"[A-Za-z0-9][A-Za-z0-9/_:.-]{0,63}")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(.*)", re.DOTALL)
 
-Name = Annotated[str, Meta(pattern="^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$", description="what the feed is called: letters, digits, '.', '_', '-'")]  # fmt: skip  # noqa: E501
-VenueName = Annotated[str, Meta(pattern="^([A-Z0-9][A-Z0-9_-]{0,15})?$", description="venue of its instruments (capitals); the scheme's own unless given")]  # fmt: skip  # noqa: E501
+Name = Annotated[str, Meta(pattern="^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?\\Z", description="what the feed is called: letters, digits, '.', '_', '-'")]  # fmt: skip  # noqa: E501
+VenueName = Annotated[str, Meta(pattern="^([A-Z0-9][A-Z0-9_-]{0,15})?\\Z", description="venue of its instruments (capitals); the scheme's own unless given")]  # fmt: skip  # noqa: E501
 Silent = Annotated[int, Meta(ge=50, le=86_400_000, description="ms without a packet or message until the feed is stale")]  # fmt: skip  # noqa: E501
 Connect = Annotated[float, Meta(gt=0, le=600, description="seconds that a connection may take")]
-Session = Annotated[str, Meta(max_length=10, pattern="^[!-~]*$", description="session asked for, at most 10 characters; empty = the current one")]  # fmt: skip  # noqa: E501
+Session = Annotated[str, Meta(max_length=10, pattern="^[!-~]*\\Z", description="session asked for, at most 10 characters; empty = the current one")]  # fmt: skip  # noqa: E501
 Day = Annotated[date | None, Meta(description="session date, YYYY-MM-DD, New York; today there unless given")]
-User = Annotated[str, Meta(max_length=6, pattern="^[!-~]*$", description="SoupBinTCP user name, at most 6 characters")]
+User = Annotated[
+    str, Meta(max_length=6, pattern="^[!-~]*\\Z", description="SoupBinTCP user name, at most 6 characters")
+]
 PasswordFile = Annotated[str, Meta(max_length=4096, description="file of mode 0600 with the password; or set the environment variable")]  # fmt: skip  # noqa: E501
 Web = Annotated[str, Meta(max_length=2048, description="ws:// or wss:// address instead of the venue's own")]
 Rest = Annotated[str, Meta(max_length=2048, description="http:// or https:// address of snapshots instead of the venue's own")]  # fmt: skip  # noqa: E501
@@ -50,7 +52,7 @@ class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
     name: Name = ""
     venue: VenueName = ""
     speed: Annotated[float, Meta(ge=0, le=1e6, description="times as fast as recorded; 0 = as fast as it goes")] = 1.0
-    format: Annotated[str, Meta(max_length=32, pattern="^[a-z0-9]*$", description="as for replay; recognised from content unless given")] = ""  # fmt: skip  # noqa: E501
+    format: Annotated[str, Meta(max_length=32, pattern="^[a-z0-9]*\\Z", description="as for replay; recognised from content unless given")] = ""  # fmt: skip  # noqa: E501
     date: Day = None
     loop: Annotated[bool, Meta(description="begin again at the end: true or false")] = False
 
@@ -331,8 +333,8 @@ def _no_secret(name: str, scheme: str) -> None:
     if name.lower() in _SECRETS:
         variable = variable_of("feed", "NAME", "password")
         raise UsageError(
-            f"{scheme}: {name} does not belong in an address or in feeds.toml: set the environment variable {variable}, "
-            "or name a file of mode 0600 with password_file"
+            f"{scheme}: {name} does not belong in an address or in feeds.toml: set the environment variable "
+            f"{variable}, or name a file of mode 0600 with password_file"
         )
 
 

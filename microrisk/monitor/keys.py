@@ -15,6 +15,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from microrisk.errors import UsageError
+from microrisk.monitor.secret import redacted
 
 SHOWN = 60
 """Characters of a wrong value that an error repeats."""
@@ -128,8 +129,8 @@ def keys_of(struct: type[msgspec.Struct]) -> dict[str, Key]:
 
 
 def shown(value: Any) -> str:
-    """A value as an error repeats it: one line, not long."""
-    text = repr(value)
+    """A value as an error repeats it: one line, not long, without the secrets that are known by their form."""
+    text = redacted(repr(value))
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}... ({len(text)} characters)"
 
 
@@ -174,5 +175,6 @@ def as_text(value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Msgspec's sentence, without its marks."""
+    """The sentence of msgspec, without its marks and patterns: the key's own sentence says the form."""
+    text = text.partition(" matching regex")[0] + (" of another form" if " matching regex" in text else "")
     return text.replace("`", "").replace("Expected", "expected", 1).replace("Invalid", "invalid", 1)

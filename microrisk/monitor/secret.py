@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from microrisk.errors import UsageError
+from microrisk.monitor.plainfile import read_plain
 
 LONGEST = 4096
 """Bytes of a secret at most."""
@@ -68,21 +69,12 @@ def read_secret(path: Path) -> Secret:
     ------
     UsageError : it cannot be read, is no plain file, has other readers, or holds no usable text
     """
-    try:
-        # not blocking: a pipe in the place of the file must not hang the start
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as why:
-        raise UsageError(f"cannot read the secret file {path}: {getattr(why, 'strerror', None) or why}") from why
-    with os.fdopen(descriptor, "rb") as file:
-        _check_file(os.fstat(file.fileno()), path)
-        data = file.read(LONGEST + 2)
+    data = read_plain(path, LONGEST + 2, "the secret file", lambda found: _check_file(found, path))
     lines = data.decode("utf-8", "replace").splitlines()
     return Secret(_checked(lines[0] if lines else "", f"the secret file {path}"), f"file {path}")
 
 
 def _check_file(found: os.stat_result, path: Path) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise UsageError(f"the secret file {path} is no plain file")
     if found.st_uid not in (os.geteuid(), 0):
         raise UsageError(f"the secret file {path} belongs to user {found.st_uid}, not to the one who runs this")
     if found.st_mode & 0o077:
