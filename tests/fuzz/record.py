@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-TARGETS = ("decode", "book", "path")
+TARGETS = ("decode", "book", "path", "live")
 EDGE = "edge"
 KEPT = ROOT / "cpp" / "fuzz" / "corpus"
 KEPT_EDGE = ROOT / "tests" / "fuzz" / "corpus"
@@ -37,6 +37,7 @@ LIMITS = {
     "decode": ["-max_len=4096", "-timeout=25", "-rss_limit_mb=2048", f"-dict={ROOT}/cpp/fuzz/decode.dict"],
     "book": ["-max_len=1500", "-timeout=25", "-rss_limit_mb=2048"],
     "path": ["-max_len=3000", "-timeout=25", "-rss_limit_mb=2048"],
+    "live": ["-max_len=2000", "-timeout=25", "-rss_limit_mb=2048"],
     # atheris keeps 1.6 KB of every input, 3 GB in half an hour; the surfaces alone stay at 0.1 GB over 10^5 inputs
     EDGE: ["-max_len=400", "-timeout=20", "-rss_limit_mb=5120"],
 }
@@ -47,6 +48,7 @@ MEASURED = {
     "decoders": ("itch.cpp", "iex.cpp", "capture.cpp"),
     "book": ("book.cpp", "actions.cpp", "engine.cpp"),
     "path": ("itch_run.cpp", "sinks.cpp"),
+    "live": ("arbiter.cpp", "live.cpp", "journal.cpp"),
 }
 _REPORT = re.compile(r"ERROR: AddressSanitizer|runtime error:|DIFFERENCE|ERROR: libFuzzer|Uncaught Python exception")
 

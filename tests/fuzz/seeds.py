@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 import sys
 from datetime import date
@@ -246,12 +247,23 @@ def decoder_seeds() -> dict[str, bytes]:
     return out
 
 
+def live_seeds(n: int = 24) -> dict[str, bytes]:
+    """Scripts of fuzz_live: the first byte chooses window, session and start, every other is part of a step."""
+    out = {}
+    for i in range(n):
+        rng = random.Random(i)
+        steps = (rng.choice([rng.randrange(256), rng.randrange(32), 0]) for _ in range(rng.choice([100, 300, 600])))
+        out[f"script-{i}"] = bytes([i, *steps])
+    return out
+
+
 def main() -> None:
-    """Write the seeds of fuzz_decode into the folder `decode` of the one given."""
-    folder = Path(sys.argv[1]) / "decode"
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in decoder_seeds().items():
-        (folder / name).write_bytes(content)
+    """Write the seeds of fuzz_decode and fuzz_live into the folders `decode` and `live` of the one given."""
+    for target, seeds in (("decode", decoder_seeds()), ("live", live_seeds())):
+        folder = Path(sys.argv[1]) / target
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in seeds.items():
+            (folder / name).write_bytes(content)
 
 
 if __name__ == "__main__":
