@@ -65,13 +65,13 @@ SERVED_MINUTES = 15.0
 
 def _serve(out: Path, seed: int, minutes: float, model: str | None, port: int, *, show: bool, json: bool) -> int:
     """The live demo, until Ctrl-C."""
-    from microrisk.cli.monitor import run_service
+    from microrisk.cli.monitor import plain_config, run_service
     from microrisk.monitor.demo import demo_sources
     from microrisk.monitor.service import Service, Settings
 
     with demo_sources(out, seed=seed, minutes=minutes, say=narrate) as sources:
         service = Service(sources, Settings(model=model))
-        return run_service(service, host="127.0.0.1", port=port, seconds=None, json=json, show=show)
+        return run_service(service, plain_config(port=port), seconds=None, json=json, show=show)
 
 
 def _say_demo(result: Any) -> None:

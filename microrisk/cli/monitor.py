@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+import os
 import signal
 import sys
 import time
@@ -12,10 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from microrisk.cli.config import ConfigFile, Set
 from microrisk.cli.console import Exit, narrate, register, say, say_json, tell
 from microrisk.cli.read import Json
 
 if TYPE_CHECKING:
+    from microrisk.monitor.config import Config
     from microrisk.monitor.service import Service
 
 
@@ -23,50 +26,87 @@ def monitor(
     sources: Annotated[list[str] | None, Parameter(help="URLs, such as file:PATH?speed=1 or kraken:BTC/USD.")] = None,
     /,
     *,
-    config: Path | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8765,
+    config: ConfigFile = None,
+    host: str | None = None,
+    port: int | None = None,
     journal: Path | None = None,
     model: str | None = None,
-    scored: int = 200,
+    scored: int | None = None,
+    set_: Set = None,
     seconds: float | None = None,
+    open_: Annotated[bool, Parameter(name="--open", negative="")] = False,
     json: Json = False,
 ) -> int:
     """Watch live feeds: books, features, heads and alarms of every instrument, and a page that shows them.
 
+    Flags win over the environment (MICRORISK_SECTION__KEY), that over the file: `microrisk config check` shows all.
+
     Parameters
     ----------
-    config
-        feeds.toml with sources and settings.
     host
-        Address of the page; another one than loopback needs a token (MICRORISK_TOKEN).
+        Address of the page, 127.0.0.1 unless given; another one needs a token (MICRORISK_MONITOR__TOKEN, or a file).
     port
-        Of the page; 0 takes a free one.
+        Of the page, 8765 unless given; 0 takes a free one.
     journal
-        Folder of journal, checkpoints and alerts: with it a restart goes on where the process ended.
+        Folder of journal, checkpoints and alerts: with it a restart goes on where the process ended. Without it and
+        without a file everything is forgotten at the end.
     model
         A name of the registry or a folder (else the promoted one, else default).
     scored
-        How many instruments are scored at most: the busiest.
+        How many instruments are scored at most, 200 unless given: the busiest.
     seconds
         End after so long; without it at Ctrl-C or SIGTERM.
+    open_
+        Show the page in a browser.
     """
-    from microrisk.monitor.address import parse
+    from microrisk.monitor.config import load, parse_sets
     from microrisk.monitor.service import Service, Settings, summary
 
-    specs = [parse(text) for text in sources or []]
-    service = Service(specs, Settings(folder=journal, model=model, scored=scored))
+    flags = {"host": host, "port": port, "journal": journal, "model": model, "scored": scored}
+    given = {f"monitor.{key}": str(value) for key, value in flags.items() if value is not None}
+    found = load(config, environ=os.environ, flags=given | parse_sets(set_ or []), sources=sources or [])
+    settings = Settings(
+        folder=_folder(found),
+        model=found.monitor.model or None,
+        scored=found.monitor.scored,
+        checkpoint_s=found.monitor.snapshot_s,
+        cpu=found.latency.cpu,
+        spin=found.latency.spin,
+        passwords=found.passwords,
+    )
+    service = Service(found.feeds, settings)
     narrate(f"monitor: {summary(service.restarted)}")
-    return run_service(service, host=host, port=port, seconds=seconds, json=json)
+    return run_service(service, found, seconds=seconds, json=json, show=open_)
 
 
-def run_service(
-    service: Service, *, host: str, port: int, seconds: float | None, json: bool, show: bool = False
-) -> int:
+def _folder(found: Config) -> Path | None:
+    """Where state is kept; None (nowhere) for sources typed without a file and without a folder."""
+    typed = not found.file and found.origins["monitor.journal"] == "default"
+    return None if typed else Path(found.monitor.journal)
+
+
+def plain_config(*, port: int) -> Config:
+    """Defaults, and a port."""
+    from microrisk.monitor.config import load
+
+    return load(None, environ={}, flags={"monitor.port": str(port)})
+
+
+def run_service(service: Service, found: Config, *, seconds: float | None, json: bool, show: bool = False) -> int:
     """Start, serve the page until the end (and show it in a browser), stop; exit code."""
     from microrisk.monitor.web.serve import open_server
 
-    server, url = open_server(service.hub, host=host, port=port)
+    web = found.monitor
+    server, url = open_server(
+        service.hub,
+        host=web.host,
+        port=web.port,
+        token=found.token.reveal() if found.token else None,
+        viewer_token=found.viewer_token.reveal() if found.viewer_token else None,
+        allowed_hosts=web.origins,
+        tls_cert=Path(web.tls_cert) if web.tls_cert else None,
+        tls_key=Path(web.tls_key) if web.tls_key else None,
+    )
     service.start()
     if json:
         address, _, token = url.partition("?token=")
@@ -116,6 +156,7 @@ EXAMPLES: dict[Callable[..., int], tuple[str, ...]] = {
         "microrisk monitor file:market.pcap?speed=4",
         "microrisk monitor 'moldudp64://239.1.1.1:30001?b=239.1.1.2:30001&request=127.0.0.1:17000' --journal state",
         "microrisk monitor coinbase:BTC-USD kraken:BTC/USD binance:BTCUSDT --port 0 --json",
+        "microrisk monitor --config feeds.toml",
     ),
 }
 

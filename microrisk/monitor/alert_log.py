@@ -1,7 +1,7 @@
 """The log of alerts: what was told, one JSON object a line, in the order of telling. It is what a restart asks first.
 
-A line that the process did not finish is cut off at the next start and counted; its alert is made again from the journal
-and told then. A line is written in one piece and is in the hands of the system when `append` returns.
+A line that the process did not finish is cut off at the next start and counted; its alert is made again from the
+journal and told then. A line is written in one piece and is in the hands of the system when `append` returns.
 """
 
 from __future__ import annotations

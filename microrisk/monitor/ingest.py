@@ -13,6 +13,7 @@ with the reason, and the write is tried again every second.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -75,6 +76,7 @@ class Ingest:
         self.waiting: dict[int, list[str]] = {}
         self.messages = 0
         self.turns = 0
+        self.cpu, self.spin = -1, False
         self.jobs: list[Callable[[], None]] = []
         self.every_turn: list[Callable[[int], None]] = []
         self.sink_trouble = ""
@@ -104,6 +106,8 @@ class Ingest:
     def run(self) -> None:
         """Until `stop`; what goes wrong is kept in `failure` and ends the loop."""
         try:
+            if self.cpu >= 0:
+                os.sched_setaffinity(0, {self.cpu})  # of this thread alone
             while not self._stop.is_set():
                 self.turn()
             self.put(NO_FEED, Kind.CLOSE, self.poller.now_ns())
@@ -137,7 +141,7 @@ class Ingest:
         now = self.poller.now_ns()
         wait_us = 0 if len(self.inbox) else max(0, min(idle_us, (self._next_due() - now) // 1000))
         try:
-            self.messages += int(self.poller.poll(int(wait_us)))
+            self.messages += int(self.poller.poll(int(wait_us), spin=self.spin))
         except OSError as error:
             raise OutputError(f"cannot write the journal at {self.writer.folder}: {error.strerror}") from error
         self._take_items()

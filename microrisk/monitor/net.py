@@ -1,4 +1,4 @@
-"""The net thread: one asyncio loop for everything that speaks TCP, websockets and REST; nothing of it touches a book."""
+"""The net thread: one asyncio loop for all that speaks TCP, websockets and REST; nothing of it touches a book."""
 
 from __future__ import annotations
 

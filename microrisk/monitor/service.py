@@ -6,8 +6,8 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from microrisk.monitor.live_hub import LiveHub
 from microrisk.monitor.net import Net
 from microrisk.monitor.restart import Lock, Restart, restart, weights_hash
 from microrisk.monitor.scoring import ALL_ROWS, FRESH_ROWS
+from microrisk.monitor.secret import Secret
 from microrisk.monitor.wiring import Wiring
 from microrisk.pipeline.watch import named
 from microrisk.spec.journal import NO_FEED, Kind
@@ -55,6 +56,8 @@ class Settings:
     checkpoint_s : market seconds between two checkpoints
     tellers : called with each alert in the ingest thread; must not wait
     row_takers : called with each feed's scored rows; empty = only rows that begin alarms are kept
+    cpu, spin : core of the ingest thread (-1 = the system chooses), and whether it waits without sleeping
+    passwords : by name of the feed
     """
 
     folder: Path | None = None
@@ -63,6 +66,9 @@ class Settings:
     checkpoint_s: float = 300.0
     tellers: tuple[Teller, ...] = ()
     row_takers: tuple[RowTaker, ...] = ()
+    cpu: int = -1
+    spin: bool = False
+    passwords: Mapping[str, Secret] = field(default_factory=dict, repr=False)
 
 
 class Service:
@@ -99,7 +105,8 @@ class Service:
             on_rows=self._on_rows if settings.row_takers else None,
             resync=lambda *asked: self.wiring.resync(*asked),
         )
-        self.wiring = Wiring(self.ingest)
+        self.ingest.cpu, self.ingest.spin = settings.cpu, settings.spin
+        self.wiring = Wiring(self.ingest, settings.passwords)
         self.hub = LiveHub(self.ingest, Labels(self.folder / "labels.jsonl"), self._shown())
         for alert in self.log.last(1000):
             self.hub.tell(alert)

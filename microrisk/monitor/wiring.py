@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from microrisk.monitor.address import (
@@ -21,7 +20,7 @@ from microrisk.monitor.books import Books, EventBooks, ItchBooks, TextBooks
 from microrisk.monitor.ingest import Ingest
 from microrisk.monitor.net import Job
 from microrisk.monitor.recovery import Recovery
-from microrisk.monitor.secret import Secret, find_secret
+from microrisk.monitor.secret import Secret
 from microrisk.monitor.sources.binance import BinanceSource
 from microrisk.monitor.sources.bitstamp import BitstampSource
 from microrisk.monitor.sources.coinbase import CoinbaseSource
@@ -38,9 +37,13 @@ LINES = ("a", "b")
 
 
 class Wiring:
-    """Sockets and sources of a monitor; `close` gives the sockets back."""
+    """Sockets and sources of a monitor; `close` gives the sockets back.
 
-    def __init__(self, ingest: Ingest) -> None:
+    passwords : by name of the feed
+    """
+
+    def __init__(self, ingest: Ingest, passwords: Mapping[str, Secret]) -> None:
+        self._passwords = passwords
         self._ingest = ingest
         self._sockets: list[socket.socket] = []
         self._askers: list[Rerequester] = []
@@ -104,7 +107,9 @@ class Wiring:
             jobs.append(asker.run)
         if options.glimpse is not None:
             config = SoupConfig(host=options.glimpse.host, port=options.glimpse.port, user=options.user)
-            ask = Glimpse(self._ingest.inbox, number, config, password=_password(spec), failed=self._join_failed)
+            ask = Glimpse(
+                self._ingest.inbox, number, config, password=self._passwords.get(spec.name), failed=self._join_failed
+            )
             recovery.joiner = ask.join
             jobs.append(ask.run)
         self._ingest.recoveries[number] = recovery
@@ -129,7 +134,7 @@ class Wiring:
             self._ingest.inbox,
             number,
             config,
-            password=_password(spec),
+            password=self._passwords.get(spec.name),
             seq=int(books.live.expected) or 1,
             session=session,
         )
@@ -163,7 +168,3 @@ VENUES: dict[type, Callable[..., Any]] = {
     BinanceOptions: BinanceSource,
     BitstampOptions: BitstampSource,
 }
-
-
-def _password(spec: SourceSpec) -> Secret | None:
-    return find_secret(spec.password_variable, getattr(spec.options, "password_file", ""), os.environ)

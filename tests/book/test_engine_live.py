@@ -22,7 +22,6 @@ from microrisk.spec.features import FEATURES
 from microrisk.spec.records import EVENT, Action, Flag
 from microrisk.spec.units import NULL_TS, Side
 
-
 MEMORY = re.compile("_F|_L|EWMA|age|dt|since|now|dmid|mid")
 """Formulas with a past."""
 
