@@ -32,7 +32,8 @@ class LiveFeed {
   // One record of this feed to the books; how many messages it held. Kinds that are not a feed's change nothing.
   std::uint64_t apply(const Record& record);
 
-  // Something that the caller of the poller should look at soon: a hole, a session that waits, rows that tell of alarms.
+  // Something that the caller of the poller should look at soon: a hole, a session that waits, rows that tell of
+  // alarms.
   bool urgent() const noexcept { return arbiter.uneasy() || !engine_.rows.empty(); }
   std::uint16_t number() const noexcept { return number_; }
   const ItchDecoder& decoder() const noexcept { return decoder_; }
