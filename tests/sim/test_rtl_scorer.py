@@ -145,3 +145,11 @@ def test_missing_simulators_name_the_remedy(monkeypatch, tmp_path):
             RtlScorer("icarus").load(thinned(5))
     finally:
         tools.simulator.cache_clear()
+
+
+@pytest.mark.parametrize("package", ["amaranth", "pyosys", "cocotb"])
+def test_a_missing_package_is_named_with_its_remedy(monkeypatch, package):
+    there = tools.importlib.util.find_spec
+    monkeypatch.setattr(tools.importlib.util, "find_spec", lambda name: None if name == package else there(name))
+    reason = RtlScorer().unavailable()
+    assert f"Python package {package} is not installed: pip install 'microrisk[hdl]'" in reason
