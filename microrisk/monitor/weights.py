@@ -6,8 +6,8 @@ halves every HALF_LIFE_NS of the core's clock (linear between two halvings). Wit
     weight = cap(state) * product over k of HALF[k] / (HALF[k] + score[k])
 
 so that a score of HALF[k] halves the weight. Silence counts in ms beyond GRACE_MS, disagreement in 1/1000 bp of the
-distance of a source's mid price from the nearest other venue's beyond TOLERANCE_MBP; both are what they are now and do not
-decay. Every factor falls with its score, every score rises with its cases: more trouble never raises a weight.
+distance of a source's mid price from the nearest other venue's beyond TOLERANCE_MBP; both are what they are now and do
+not decay. Every factor falls with its score, every score rises with its cases: more trouble never raises a weight.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Reliability:
         self._distances_mbp: dict[int, int] = {}
 
     def disagree(self, distances_mbp: Mapping[int, int]) -> None:
-        """Distance of each source's mid price from the nearest other venue's, 1/1000 bp; sources without one have none."""
+        """Distance of each source's mid price from the nearest other venue's, 1/1000 bp; none = 0."""
         self._distances_mbp = dict(distances_mbp)
 
     def weigh(self, feed: int, counts: Mapping[str, int], state: str, now_ns: int) -> tuple[float, list[str]]:
