@@ -1,4 +1,4 @@
-"""Pictures of every page over the made-up market: python -m tests.monitor.web.shots FOLDER [--theme dark light] [--small].
+"""Pictures of every page over the made-up market: python -m tests.monitor.web.shots FOLDER [--theme dark] [--small].
 
 --small : 255 colours, through ImageMagick's `convert`, for pictures that are committed
 """
