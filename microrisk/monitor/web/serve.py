@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import secrets
@@ -48,10 +49,19 @@ class Server:
         self._server = _Quiet(_config(app, self.limits, tls))
 
     def run(self) -> None:
-        """Serve in this thread until `stop`; closes the socket."""
+        """Serve in this thread until `stop`; closes the socket. Signal handlers stay as they are."""
+        loop = asyncio.new_event_loop()
+        serving = loop.create_task(self._server.serve(sockets=[self._listener]))
         try:
-            self._server.run(sockets=[self._listener])
+            loop.run_until_complete(serving)
+        except KeyboardInterrupt:
+            self.stop()
+            loop.run_until_complete(serving)
+            raise
         finally:
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
             self._listener.close()
 
     def stop(self) -> None:

@@ -18,7 +18,7 @@ from microrisk.spec.weightfile import HEADS
 ENCODER = msgspec.json.Encoder()
 KEPT_S = 0.25
 """An encoded document is handed out this long before the hub is asked again."""
-RECENT = 12
+RECENT = 24
 CONSOLIDATED = 200
 """Symbols on the overview, those with something to say first; the route /api/consolidated has all."""
 

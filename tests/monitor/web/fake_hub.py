@@ -180,7 +180,7 @@ class Book:
         )
 
     def text(self, px: int, exp: int) -> str:
-        return f"{px / 10**-exp:.{min(2, -exp)}f}" if exp else str(px)
+        return f"{px / 10**-exp:.{min(2, -exp)}f}"
 
     def row(self, state: str) -> InstrumentRow:
         bid, ask = self.best * self.tick, (self.best + 1) * self.tick
@@ -300,7 +300,7 @@ class FakeHub:
             "instruments": len(self.books),
             "scored": len(self.books),
             "alerts": len(self.told),
-            "model": "default",
+            "model": {"name": "default", "format_hash": "9b8eda72cafa8938"},
             "backend": "cpu",
             "journal": {"folder": "journal-20261127", "block": 8123, "bytes": 412_000_000, "trouble": ""},
             "feeds": feeds,

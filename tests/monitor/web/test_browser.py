@@ -16,6 +16,7 @@ from microrisk.monitor.web import assets
 from tests.monitor.web.browser import CHROMIUM, FLAGS, SIZE
 from tests.monitor.web.conftest import VIEWER, Running, serving
 from tests.monitor.web.fake_hub import FakeHub, Lively
+from tests.monitor.web.test_limits import until
 
 if not Path(CHROMIUM).exists():
     pytest.skip(f"no browser at {CHROMIUM}: apt-get install chromium", allow_module_level=True)
@@ -23,6 +24,7 @@ if not Path(CHROMIUM).exists():
 from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 
 LOOPBACK = {"127.0.0.1", "localhost", "::1"}
+expect.set_options(timeout=20_000)
 PAGES = ("overview", "instrument", "alerts", "latency", "hardware")
 
 
@@ -175,11 +177,9 @@ def test_the_picture_has_colour_and_moves(browser: Browser, lively: Running) -> 
     with visit(browser, lively) as seen:
         find(seen, "AAPL.XNAS")
         expect(seen.on("instrument").locator(".facts")).to_contain_text("events")
-        seen.page.wait_for_timeout(300)
-        assert seen.page.evaluate(count) > 100
+        assert until(lambda: seen.page.evaluate(count) > 100)
         before = seen.on("instrument").locator(".map canvas").screenshot()
-        seen.page.wait_for_timeout(500)
-        assert seen.on("instrument").locator(".map canvas").screenshot() != before
+        assert until(lambda: seen.on("instrument").locator(".map canvas").screenshot() != before)
         seen.quiet()
 
 

@@ -69,7 +69,7 @@ function gcd(a, b) {
   return a;
 }
 
-/** Learns how many decimals the integers of a feed need: those of their common divisor. */
+/** Integers of 10 ** exp, and how many decimals they need: those of their common divisor. */
 export class Decimals {
   constructor(exp) {
     this.exp = exp;

@@ -63,12 +63,28 @@ export class Heatmap {
     if (this.frames.length > KEPT_FRAMES) this.frames.splice(0, this.frames.length - KEPT_FRAMES);
     if (this.trades.length > KEPT_TRADES) this.trades.splice(0, this.trades.length - KEPT_TRADES);
     this.decimals = decimals;
+    this.pushed = (this.pushed ?? 0) + 1;
+    if (this.pushed < 4 || this.pushed % 60 === 0) this.suit();
     if (this.fixed || frames.length > 8) this.stale = true;
     else this.follow(frames);
     this.wake();
   }
 
+  /** Columns as long as frames are apart, until somebody zooms: a replay at eight times the speed has longer ones. */
+  suit() {
+    if (this.zoomed || this.fixed || this.frames.length < 3) return;
+    const apart = this.frames.slice(-60).map((f, i, all) => f.ms - (all[i - 1]?.ms ?? f.ms)).slice(1).sort((a, b) => a - b);
+    const wanted = Math.max(100, apart[apart.length >> 1] * 0.9);
+    const suits = ZOOMS_MS.find((z) => z >= wanted) ?? ZOOMS_MS[ZOOMS_MS.length - 1];
+    if (suits === this.columnMs) return;
+    this.columnMs = suits;
+    this.rowPx = 0;
+    this.repaint();
+  }
+
   zoomTime(by) {
+    this.zoomed = true;
+    this.rowPx = 0;
     const at = ZOOMS_MS.indexOf(this.columnMs);
     this.columnMs = ZOOMS_MS[Math.min(ZOOMS_MS.length - 1, Math.max(0, at + by))];
     this.repaint();
@@ -122,13 +138,17 @@ export class Heatmap {
 
   // -- the ring -------------------------------------------------------------------------------------------------------
 
-  /** The price window: so many units a row that the levels fill most of the height. */
+  /** The price window: so many units a row that the levels, or the way of the price, fill most of the height. */
   fit() {
-    const some = this.frames.filter((_, i) => i % Math.ceil(this.frames.length / 60) === 0 || i === this.frames.length - 1);
+    const from = this.fixed ? -Infinity : this.window()[0];
+    const seen = this.frames.filter((f) => f.ms >= from);
+    const some = seen.filter((_, i) => i % Math.ceil(seen.length / 60) === 0 || i === seen.length - 1);
     const spans = some.filter((f) => f.bids.length && f.asks.length).map(span).sort((a, b) => a - b);
     const step = Math.max(1, this.decimals?.px.step || 1);
     const middle = spans.length ? spans[spans.length >> 1] : 40 * step;
-    const wanted = middle / (this.rows * 0.92) / this.priceZoom;
+    const mids = some.map(middleOf).filter((m) => m !== null);
+    const moved = mids.length ? Math.max(...mids) - Math.min(...mids) : 0;
+    const wanted = Math.max(middle, moved + middle / 2) / (this.rows * 0.92) / this.priceZoom;
     this.rowPx = step * nice(Math.max(1, wanted / step));
     const mid = this.fixed && some.length ? middleOf(some[some.length >> 1]) : middleOf(this.frames[this.frames.length - 1]);
     if (mid !== null) this.centre = mid;
@@ -145,7 +165,7 @@ export class Heatmap {
     const at = (q) => Math.max(1, sizes[Math.floor(q * (sizes.length - 1))] ?? 1);
     this.low = at(0.05);
     this.high = Math.max(at(0.995), this.low * 8);
-    this.bubble = Math.max(1, quantile(this.trades.map((t) => t.qty), 0.95));
+    this.bubble = Math.max(1, quantile([...this.gathered()].map((t) => t.qty), 0.97));
     this.scaled = this.frames.length;
   }
 
@@ -296,7 +316,7 @@ export class Heatmap {
       const y = Math.round(this.yOf(px - this.rowPx / 2)) + 0.5;
       if (y < 8 || y > this.plotH - 8) continue;
       line(c, this.plotW, y, this.plotW + 4, y);
-      c.fillText(this.decimals.px.text(px), this.plotW + 7, y);
+      c.fillText(this.decimals.px.text(px), this.plotW + 7, y, AXIS_W - 9);
     }
   }
 
@@ -331,11 +351,8 @@ export class Heatmap {
 
   /** Area as the size traded. Bought: filled. Sold: a ring; so they differ without colour. */
   bubbles(c, p) {
-    const [from, to] = this.window();
-    const until = this.cursorMs ?? to;
-    for (const trade of this.trades) {
-      if (trade.ms < from || trade.ms > until) continue;
-      const radius = 1.5 + 6 * Math.sqrt(Math.min(2, trade.qty / this.bubble));
+    for (const trade of this.gathered()) {
+      const radius = 1.5 + 6 * Math.sqrt(Math.min(1.5, trade.qty / this.bubble));
       c.beginPath();
       c.arc(this.xOf(trade.ms), this.yOf(trade.px - this.rowPx / 2), radius, 0, 2 * Math.PI);
       if (trade.side > 0) {
@@ -356,6 +373,21 @@ export class Heatmap {
         c.stroke();
       }
     }
+  }
+
+  /** Trades in view; those of one side in one cell are one bubble. */
+  gathered() {
+    const [from, to] = this.window();
+    const until = Math.min(to, this.cursorMs ?? to);
+    const cells = new Map();
+    for (const trade of this.trades) {
+      if (trade.ms < from || trade.ms > until) continue;
+      const key = `${Math.floor(trade.ms / this.columnMs / 2)} ${this.row(trade.px)} ${trade.side}`;
+      const cell = cells.get(key);
+      if (cell) cell.qty += trade.qty;
+      else cells.set(key, { ...trade });
+    }
+    return cells.values();
   }
 
   /** Under the picture: the book's state as a pattern, and below it where heads were in alarm. */
@@ -399,7 +431,7 @@ export class Heatmap {
       c.fillStyle = colour;
       c.fillRect(this.plotW + 2, y - 8, AXIS_W - 2, 16);
       c.fillStyle = p.bg;
-      c.fillText(this.decimals.px.text(px), this.plotW + 7, y + 0.5);
+      c.fillText(this.decimals.px.text(px), this.plotW + 7, y + 0.5, AXIS_W - 9);
     }
   }
 

@@ -100,7 +100,7 @@ export class InstrumentPage {
   async choose() {
     const all = await get("/api/instruments").catch(() => []);
     const found = all.find((i) => i.scored) ?? all[0];
-    if (!this.opened || this.id) return;
+    if (!this.opened || this.id || !/^#\/instrument\/?$/.test(location.hash)) return; // somebody was faster
     if (found) this.app.go("instrument", found.id);
     else this.say("No instrument has a book yet. Page 1 (key 1) says what each feed waits for.");
   }

@@ -84,7 +84,7 @@ export class OverviewPage {
     this.tiles.feeds.set(`${live} / ${o.feeds.length}`, live === o.feeds.length ? "all in sync" : worstWords(o.feeds));
     this.tiles.books.set(count(o.instruments), `${count(o.scored)} scored`);
     this.tiles.alerts.set(count(o.alerts), recent.length ? `last ${clock(recent[0].ts_ns / 1e6)}` : "none yet");
-    this.tiles.model.set(o.model ?? "–", `on ${o.backend ?? "–"}`);
+    this.tiles.model.set(o.model?.name ?? o.model ?? "–", `on ${o.backend ?? "–"}`);
     this.tiles.up.set(duration(o.uptime_s), o.journal ? `journal ${bytes(o.journal.bytes)}` : "");
     this.feeds.set(o.feeds, (f) => f.number);
     this.alerts.set(recent, (a) => a.id);

@@ -6,6 +6,9 @@ import { odds } from "./fmt.js";
 
 const SHOWN = 40;
 
+/** Venues write one pair in many ways: BTC/USD, BTC-USD, btcusd. */
+const plain = (name) => name.toUpperCase().replace(/[^A-Z0-9]/g, "");
+
 export class Search {
   constructor(pick) {
     this.pick = pick;
@@ -34,8 +37,8 @@ export class Search {
   }
 
   matches() {
-    const wanted = this.input.value.trim().toUpperCase();
-    return this.all.filter((i) => i.id.toUpperCase().includes(wanted)).slice(0, SHOWN);
+    const wanted = plain(this.input.value);
+    return this.all.filter((i) => plain(i.id).includes(wanted)).slice(0, SHOWN);
   }
 
   draw(at) {
