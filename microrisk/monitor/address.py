@@ -97,7 +97,7 @@ class CoinbaseOptions(msgspec.Struct, frozen=True, kw_only=True):
     venue: VenueName = "COINBASE"
     url: Web = ""
     rest: Rest = ""
-    channel: Annotated[Literal["full", "level2"], Meta(description="full (every order) or level2")] = "full"
+    channel: Annotated[Literal["full", "level2", "level2_batch"], Meta(description="full (every order), level2 or level2_batch (public)")] = "full"  # fmt: skip  # noqa: E501
     silent_ms: Silent = 10_000
     connect_s: Connect = 10.0
 

@@ -265,8 +265,8 @@ class Ingest:
             if not (all_ or books.live.urgent):
                 continue
             name = books.live.waiting_session()
-            if name is not None:
-                self._begin_session(books, name, now_ns)
+            if recovery.meant(name, now_ns):
+                self._begin_session(books, name or b"", now_ns)
             recovery.note(books.live, bool(books.imaging))
             if recovery.look(now_ns, self.writer.core):
                 self.commit()

@@ -21,6 +21,8 @@ HOLD_NS = 2_000_000
 PATIENCE_NS = 200_000_000
 SILENT_NS = 3_000_000_000
 """Three heartbeats: silence of a line that should speak once a second."""
+SESSION_NS = 20_000_000
+REFUSE_NS = 200_000_000
 REJOIN_NS = 1_000_000_000
 """Between two attempts to take an image."""
 
@@ -70,6 +72,9 @@ class Live(Protocol):
     def give_up(self, upto: int, recv_ns: int, journal: Any) -> int:
         """Declare numbers below `upto` lost."""
 
+    def refuse_session(self) -> None:
+        """The session that waits is none of ours."""
+
     def begin_join(self) -> None:
         """Hold what comes until `joined`."""
 
@@ -104,6 +109,8 @@ class Recovery:
         self.session = b""
         """Of the transport, for other threads."""
         self._began = False
+        self._stranger: tuple[bytes, int, int] | None = None
+        self.strays = 0
         self.trouble = ""
         """Why the last image could not be had."""
         self.recovered: list[int] = []
@@ -149,6 +156,25 @@ class Recovery:
         if waited < self._patience_ns:
             return False
         return self._give_up(holes, now_ns, journal)
+
+    def meant(self, name: bytes | None, now_ns: int) -> bool:
+        """Whether a session that waits is to be begun: the old one has been silent since it was first heard.
+
+        While the old one goes on it is a stray, and is refused after REFUSE_NS: one foreign datagram empties no book.
+        """
+        if name is None:
+            self._stranger = None
+            return False
+        if self._stranger is None or self._stranger[0] != name:
+            self._stranger = name, now_ns, self.live.expected
+        _, since_ns, expected = self._stranger
+        if self.live.expected == expected or self.live.ended:
+            return now_ns - since_ns >= SESSION_NS
+        if now_ns - since_ns >= REFUSE_NS:
+            self.live.refuse_session()
+            self.strays += 1
+            self._stranger = None
+        return False
 
     def join(self, now_ns: int, why: str) -> None:
         """Take an image; what arrives is held meanwhile."""
