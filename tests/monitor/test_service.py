@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -132,21 +132,19 @@ def test_a_feed_that_loses_packets(market: tuple[Path, str], tmp_path: Path, fau
     a, b, asked = publisher.addresses["A"], publisher.addresses["B"], server.address
     source = f"moldudp64://{a[0]}:{a[1]}?b={b[0]}:{b[1]}&date={day}&venue=SIMX&name=m"
     seen: set[str] = set()
-    with Host() as host:
+    with closing(publisher), closing(server), Host() as host:
         glimpse = host.start(GlimpseServer(tape, "127.0.0.1", 0))
         if faults != "no server":
             source += f"&request={asked[0]}:{asked[1]}&glimpse={glimpse.address[0]}:{glimpse.address[1]}"
         with running(source, folder=tmp_path / "j") as service:
             service.ingest.every_turn.append(lambda now: seen.add(_state(service, now)))
-            publisher.run(timed(*messages), Pace(rate=12_000.0))
+            publisher.run(timed(messages), Pace(rate=12_000.0))
             publisher.start_heartbeats()
             if faults == "no server":
                 until(lambda: states(service) == ["suspect"], "the mark")
                 until(lambda: service.desk.books[0].live.expected == len(messages) + 1, "the last message")
             else:
                 until(lambda: states(service) == ["live"] and _at_end(service, len(messages)), "in sync")
-        publisher.close()
-        server.close()
     assert plan.log.counts["loss"] > 20
     same = service.desk.hashes()["m"] == replay(str(whole), date=day, venue="SIMX").state_hash
     assert same == (faults != "no server")
