@@ -124,9 +124,7 @@ def test_a_feed_that_loses_packets(market: tuple[Path, str], tmp_path: Path, fau
     whole = tmp_path / "part.itch"
     whole.write_bytes(b"".join(len(m).to_bytes(2, "big") + m for m in messages))
     tape = Tape("S1")
-    plan = DatagramPlan(
-        7, {"A": LineFaults(loss=0.03, reorder=8), "B": LineFaults(loss=0.03)}, both=0.004
-    )
+    plan = DatagramPlan(7, {"A": LineFaults(loss=0.03, reorder=8), "B": LineFaults(loss=0.03)}, both=0.004)
     publisher = MoldUdpPublisher(tape, ("127.0.0.1", 0), ("127.0.0.1", 0), plan=plan, heartbeat_s=0.1)
     server = RerequestServer(tape, ("127.0.0.1", 0), faults=RequestFaults(dead=faults == "dead server"))
     a, b, asked = publisher.addresses["A"], publisher.addresses["B"], server.address
