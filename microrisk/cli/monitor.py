@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,7 +20,8 @@ from microrisk.cli.read import Json
 
 if TYPE_CHECKING:
     from microrisk.monitor.config import Config
-    from microrisk.monitor.service import Service
+    from microrisk.monitor.out.outputs import Outputs
+    from microrisk.monitor.service import Service, Settings
 
 
 def monitor(
@@ -60,23 +62,38 @@ def monitor(
         Show the page in a browser.
     """
     from microrisk.monitor.config import load, parse_sets
-    from microrisk.monitor.service import Service, Settings, summary
+    from microrisk.monitor.out.outputs import Outputs
+    from microrisk.monitor.service import Service, summary
+    from microrisk.pipeline.watch import named
 
     flags = {"host": host, "port": port, "journal": journal, "model": model, "scored": scored}
     given = {f"monitor.{key}": str(value) for key, value in flags.items() if value is not None}
     found = load(config, environ=os.environ, flags=given | parse_sets(set_ or []), sources=sources or [])
-    settings = Settings(
+    outputs = Outputs(found.out, named(found.monitor.model or None)[0], webhook_secret=found.webhook_secret)
+    with closing(outputs):
+        service = Service(found.feeds, _settings(found, outputs))
+        narrate(f"monitor: {summary(service.restarted)}")
+        return run_service(service, found, seconds=seconds, json=json, show=open_)
+
+
+def _settings(found: Config, outputs: Outputs) -> Settings:
+    from microrisk.monitor.service import Settings
+
+    return Settings(
         folder=_folder(found),
         model=found.monitor.model or None,
         scored=found.monitor.scored,
         checkpoint_s=found.monitor.snapshot_s,
+        tellers=outputs.tellers,
+        row_takers=outputs.row_takers,
+        same=found.monitor.same,
+        watch=found.monitor.watch,
+        outputs=outputs.counts,
         cpu=found.latency.cpu,
         spin=found.latency.spin,
+        idle_us=found.latency.wait_us,
         passwords=found.passwords,
     )
-    service = Service(found.feeds, settings)
-    narrate(f"monitor: {summary(service.restarted)}")
-    return run_service(service, found, seconds=seconds, json=json, show=open_)
 
 
 def _folder(found: Config) -> Path | None:

@@ -72,7 +72,6 @@ class MoldOptions(msgspec.Struct, frozen=True, kw_only=True):
     wait_us: Annotated[int, Meta(ge=0, le=10_000_000, description="us that a hole is left to the other line before it is asked for")] = 1000  # fmt: skip  # noqa: E501
     recover_ms: Annotated[int, Meta(ge=1, le=600_000, description="ms of asking before a snapshot is taken, or the messages are given up")] = 2000  # fmt: skip  # noqa: E501
     silent_ms: Silent = 3000
-    receive_bytes: Annotated[int, Meta(ge=4096, le=1 << 30, description="receive buffer of each socket, bytes")] = 1 << 25  # fmt: skip  # noqa: E501
     user: User = ""
     password_file: PasswordFile = ""
 

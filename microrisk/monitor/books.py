@@ -38,6 +38,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     channel : of JSON venues
     midnight_ns : of the session that the process began in (ITCH)
     session : of ITCH: the one to expect, "" takes the first that comes
+    window : of ITCH: messages held behind a hole at most
     """
 
     name: str
@@ -47,6 +48,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     channel: str = ""
     midnight_ns: int = 0
     session: str = ""
+    window: int = 65536
 
 
 class Books:
@@ -160,6 +162,7 @@ class ItchBooks(Books):
             number=number,
             midnight_ns=opened.midnight_ns,
             session=opened.session.encode("latin-1"),
+            window=opened.window,
         )
         self._version = -1
         self.imaging = False

@@ -76,7 +76,7 @@ class Ingest:
         self.waiting: dict[int, list[str]] = {}
         self.messages = 0
         self.turns = 0
-        self.cpu, self.spin = -1, False
+        self.cpu, self.spin, self.idle_us = -1, False, IDLE_US
         self.jobs: list[Callable[[], None]] = []
         self.every_turn: list[Callable[[int], None]] = []
         self.sink_trouble = ""
@@ -117,14 +117,14 @@ class Ingest:
             self.trouble = f"the engine stopped: {failure}"
             raise
 
-    def turn(self, idle_us: int = IDLE_US) -> None:
+    def turn(self) -> None:
         """One turn; at most about `idle_us` when nothing comes."""
         self.turns += 1
         if self.trouble and self.poller.now_ns() < self._retry:
             self._stop.wait(0.01)
             return
         try:
-            self._receive(idle_us)
+            self._receive(self.idle_us)
             self.trouble = ""
         except OutputError as error:
             self.trouble = str(error)

@@ -86,6 +86,7 @@ class Recovery:
     ----------
     live : its transport
     asker, joiner : how missing numbers and images are had; None = no server was named
+    patience_ns, hold_ns, silent_ns : see the constants
     """
 
     def __init__(
@@ -96,9 +97,12 @@ class Recovery:
         asker: Asker | None = None,
         joiner: Callable[[int, str], None] | None = None,
         patience_ns: int = PATIENCE_NS,
+        hold_ns: int = HOLD_NS,
+        silent_ns: int = SILENT_NS,
     ) -> None:
         self.number, self.live = number, live
         self.asker, self.joiner, self._patience_ns = asker, joiner, patience_ns
+        self._hold_ns, self._silent_ns = hold_ns, silent_ns
         self.joining = False
         self.partial = False
         self.lost = False
@@ -144,7 +148,7 @@ class Recovery:
         self._open_since = self._open_since or holes[0][2]
         waited = now_ns - holes[0][2]
         if self.asker is not None and not self.asker.failed(self.number):
-            if waited >= HOLD_NS:
+            if waited >= self._hold_ns:
                 self._asked = True
                 for first, count, _ in holes:
                     self.asker.ask(self.number, first, count)
@@ -214,7 +218,7 @@ class Recovery:
             return STALE, f"{n} messages from {holes[0][0]} are missing"
         if self.last_packet_ns == 0:
             return SYNCING, "nothing has come yet"
-        if now_ns - self.last_packet_ns > SILENT_NS:
+        if now_ns - self.last_packet_ns > self._silent_ns:
             return STALE, f"silent for {(now_ns - self.last_packet_ns) / 1e9:.1f} s"
         if self.lost:
             return SUSPECT, f"{self.given_up} messages were lost; no server could fill them"

@@ -8,12 +8,14 @@ import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from numpy.typing import NDArray
 
+from microrisk.core import ABI_HASH
 from microrisk.errors import OutputError, UsageError
 from microrisk.feed.base import midnight_ns
 from microrisk.monitor import checkpoint as checkpoints
@@ -21,16 +23,19 @@ from microrisk.monitor.address import SourceSpec, unique
 from microrisk.monitor.alert_log import AlertLog
 from microrisk.monitor.alerts import Alerts, origin_of
 from microrisk.monitor.books import Books, ItchBooks, Opened
+from microrisk.monitor.consolidated import Consolidator, Symbols
 from microrisk.monitor.desk import SCORED, Desk
 from microrisk.monitor.frames import Frames
 from microrisk.monitor.hub import Alert
-from microrisk.monitor.ingest import Ingest
+from microrisk.monitor.ingest import IDLE_US, Ingest
 from microrisk.monitor.labels import Labels
 from microrisk.monitor.live_hub import LiveHub
 from microrisk.monitor.net import Net
+from microrisk.monitor.out.metrics import Metrics
 from microrisk.monitor.restart import Lock, Restart, restart, weights_hash
 from microrisk.monitor.scoring import ALL_ROWS, FRESH_ROWS
 from microrisk.monitor.secret import Secret
+from microrisk.monitor.weights import Reliability
 from microrisk.monitor.wiring import Wiring
 from microrisk.pipeline.watch import named
 from microrisk.spec.journal import NO_FEED, Kind
@@ -56,7 +61,11 @@ class Settings:
     checkpoint_s : market seconds between two checkpoints
     tellers : called with each alert in the ingest thread; must not wait
     row_takers : called with each feed's scored rows; empty = only rows that begin alarms are kept
-    cpu, spin : core of the ingest thread (-1 = the system chooses), and whether it waits without sleeping
+    same : symbols taken for one another across venues, beside those that are spelled alike
+    watch : instruments with metrics of their own
+    outputs : totals of sinks, for metrics
+    cpu, spin, idle_us : core of the ingest thread (-1 = the system chooses), whether it waits without sleeping, and for
+        how long it waits at most
     passwords : by name of the feed
     """
 
@@ -66,8 +75,12 @@ class Settings:
     checkpoint_s: float = 300.0
     tellers: tuple[Teller, ...] = ()
     row_takers: tuple[RowTaker, ...] = ()
+    same: tuple[tuple[str, ...], ...] = ()
+    watch: tuple[str, ...] = ()
+    outputs: Callable[[], dict[str, dict[str, int]]] = dict
     cpu: int = -1
     spin: bool = False
+    idle_us: int = IDLE_US
     passwords: Mapping[str, Secret] = field(default_factory=dict, repr=False)
 
 
@@ -105,9 +118,9 @@ class Service:
             on_rows=self._on_rows if settings.row_takers else None,
             resync=lambda *asked: self.wiring.resync(*asked),
         )
-        self.ingest.cpu, self.ingest.spin = settings.cpu, settings.spin
+        self.ingest.cpu, self.ingest.spin, self.ingest.idle_us = settings.cpu, settings.spin, settings.idle_us
         self.wiring = Wiring(self.ingest, settings.passwords)
-        self.hub = LiveHub(self.ingest, Labels(self.folder / "labels.jsonl"), self._shown())
+        self.hub = self._make_hub()
         for alert in self.log.last(1000):
             self.hub.tell(alert)
         self.hub.notices += self.restarted.notices
@@ -116,6 +129,20 @@ class Service:
         self._next_checkpoint = 0
         self._checkpointed = self.restarted.checkpoint or 0
         self._untold: list[Alert] = []
+
+    def _make_hub(self) -> LiveHub:
+        reliability = Reliability()
+        hub = LiveHub(
+            self.ingest,
+            Labels(self.folder / "labels.jsonl"),
+            self._shown(),
+            weigh=reliability.weigh,
+            consolidate=Consolidator(Symbols(self.settings.same), reliability),
+            exposition=lambda: self.metrics.exposition(),
+        )
+        build = {"version": version("microrisk"), "abi": ABI_HASH, "model": str(self.facts["name"])}
+        self.metrics = Metrics(hub, build=build, watch=self.settings.watch, outputs=self.settings.outputs)
+        return hub
 
     def _shown(self) -> dict[str, Any]:
         return {"model": self.facts["name"], "format_hash": self.facts["format_hash"], "backend": "cpu"}
@@ -191,6 +218,7 @@ class Service:
             channel=str(getattr(spec.options, "channel", "")),
             midnight_ns=midnight,
             session=str(getattr(spec.options, "session", "")),
+            window=int(getattr(spec.options, "window", 65536)),
         )
 
     # -- ingest thread ------------------------------------------------------------------------------------------------

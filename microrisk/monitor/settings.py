@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 import platformdirs
@@ -27,27 +27,13 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True):
     journal: Annotated[PathText, Meta(description="folder of the input journal and its checkpoints")] = msgspec.field(
         default_factory=_journal
     )
-    journal_keep_gb: Annotated[
-        float, Meta(ge=0, le=1e6, description="GB of old segments kept behind the newest checkpoint; 0 = all are kept")
-    ] = 0.0
     snapshot_s: Annotated[
         float, Meta(ge=1, le=86400, description="seconds between checkpoints: what a restart has to replay")
-    ] = 30.0
+    ] = 300.0
     model: Annotated[
         str, Meta(max_length=4096, description="name of the registry or a folder; the current one unless given")
     ] = ""
-    backend: Annotated[
-        str, Meta(max_length=32, pattern="^[a-z0-9_]+\\Z", description="back end of the scorer; auto = cpu")
-    ] = "auto"
     scored: Annotated[int, Meta(ge=0, le=100_000, description="how many of the busiest instruments are scored")] = 200
-    depth: Annotated[int, Meta(ge=1, le=200, description="levels a side that displays get, 1..200")] = 40
-    frames_s: Annotated[float, Meta(gt=0, le=60, description="frames a second of an instrument that is looked at")] = (
-        30.0
-    )
-    queue: Annotated[
-        int, Meta(ge=64, le=1 << 22, description="messages that wait between a websocket or TCP source and the books")
-    ] = 65536
-    alerts_kept: Annotated[int, Meta(ge=10, le=1_000_000, description="alerts that the page keeps")] = 10_000
     same: Annotated[
         tuple[Annotated[tuple[str, ...], Meta(min_length=2)], ...],
         Meta(
@@ -102,15 +88,7 @@ class LatencySettings(msgspec.Struct, frozen=True, kw_only=True):
 
     cpu: Annotated[int, Meta(ge=-1, le=4095, description="core of the ingest thread; -1 = the system chooses")] = -1
     spin: Annotated[bool, Meta(description="never sleep while waiting for packets: one core is used up")] = False
-    budget_us: Annotated[int, Meta(ge=10, le=1_000_000, description="us of packets after which others get a turn")] = (
-        2000
-    )
     wait_us: Annotated[int, Meta(ge=0, le=250_000, description="us of sleep at most when nothing comes")] = 20_000
-    warn: Annotated[
-        Literal["", "p50", "p99", "p99.9"],
-        Meta(description="quantile of receive to scored that is watched; empty = none"),
-    ] = "p99"
-    warn_ms: Annotated[float, Meta(gt=0, le=60_000, description="ms above which a notice is given")] = 100.0
 
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {

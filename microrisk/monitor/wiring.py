@@ -27,7 +27,7 @@ from microrisk.monitor.sources.coinbase import CoinbaseSource
 from microrisk.monitor.sources.files import FileConfig, FileSource
 from microrisk.monitor.sources.glimpse import Glimpse
 from microrisk.monitor.sources.kraken import KrakenSource
-from microrisk.monitor.sources.rerequest import Rerequester
+from microrisk.monitor.sources.rerequest import AskLimits, Rerequester
 from microrisk.monitor.sources.soup_session import SoupConfig
 from microrisk.monitor.sources.soupbintcp import SoupBinSource
 from microrisk.monitor.sources.websocket import WebsocketConfig
@@ -98,10 +98,17 @@ class Wiring:
             self._sockets.append(sock)
             self._ingest.poller.add(sock.fileno(), books.live, line)
         jobs: list[Job] = []
-        recovery = Recovery(number, books.live)
+        recovery = Recovery(
+            number,
+            books.live,
+            patience_ns=options.recover_ms * 1_000_000,
+            hold_ns=options.wait_us * 1000,
+            silent_ns=options.silent_ms * 1_000_000,
+        )
         if options.request:
             servers = [(e.host, e.port) for e in options.request]
-            asker = Rerequester(self._ingest.inbox, number, servers, session=lambda: recovery.session)
+            limits = AskLimits(deadline_s=options.recover_ms / 1000)
+            asker = Rerequester(self._ingest.inbox, number, servers, session=lambda: recovery.session, limits=limits)
             self._askers.append(asker)
             recovery.asker = asker
             jobs.append(asker.run)

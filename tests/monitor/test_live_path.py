@@ -162,13 +162,18 @@ def test_nothing_is_applied_that_the_disk_did_not_take(tmp_path: Path) -> None:
     rig.journal.switch(writing)
     sent = packets()
     done = 0
-    with pytest.raises(OSError, match="cannot be written"):
-        for k, p in enumerate(sent * 40):
+    broken = ""
+    for k, p in enumerate(sent * 40):
+        try:
             rig.take(p, at=k)
-            done = rig.feed.messages
+        except OSError as error:
+            broken = str(error)
+            break
+        done = rig.feed.messages
+    assert "cannot be written" in broken
     assert rig.feed.messages == done
     assert rig.journal.pending_records > 0
-    with pytest.raises(OSError, match="written|cut"):
+    with pytest.raises(OSError, match=r"written|cut"):
         rig.poller.poll(0)
     assert rig.feed.messages == done
     os.close(reading)

@@ -1,4 +1,4 @@
-"""The monitor as a whole, in this process: a file like `score`, a restart like no restart, a lossy feed like a whole one."""
+"""The monitor as a whole: a file like `score`, a restart like no restart, a lossy feed like a whole one."""
 
 from __future__ import annotations
 

@@ -182,7 +182,7 @@ class Guarded:
             return refused(400, f"header {doubled} twice")
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._door.host_allowed(host):
-            return refused(403, "this server does not go by that name; see --allow-host")
+            return refused(403, "this server does not go by that name; see monitor.origins")
         if origin is not None and not self._door.origin_allowed(origin):
             return refused(403, "a page of another origin")
         if scope["path"] in OPEN:

@@ -111,9 +111,11 @@ def open_server(
     """
     local = is_loopback(host)
     if token is None and not local:
-        raise UsageError(f"{host} can be reached from outside: give a token (MICRORISK_TOKEN or --token-file)")
+        remedy = "give a token (MICRORISK_MONITOR__TOKEN or monitor.token_file)"
+        raise UsageError(f"{host} can be reached from outside: {remedy}")
     if ipaddress_of(host) in (ipaddress.IPv4Address(0), ipaddress.IPv6Address(0)) and not allowed_hosts:
-        raise UsageError(f"{host} means every address: say by which names browsers will ask (--allow-host NAME:{port})")
+        remedy = f"say by which names browsers will ask (monitor.origins, such as NAME:{port})"
+        raise UsageError(f"{host} means every address: {remedy}")
     tls = _tls(tls_cert, tls_key)
     token = token or secrets.token_urlsafe(32)
     listener = bind(host, port)
