@@ -5,7 +5,7 @@
     python -m benchmarks.bench_live --shares          latency at 10, 50, 90 % of a rate
 
 Sender and venues are processes of their own; their processor time is told apart. A run counts as held when no datagram
-was dropped by the kernel, no hole was left, every message that was sent was applied, and every feed was live at the end.
+was dropped by the kernel, no hole was left, every message sent was applied, and every feed was live at the end.
 Latency is the kernel's receive stamp to scored (and to the alert told), of every message of the last part of the run.
 """
 
@@ -232,11 +232,12 @@ def find(low: float, high: float, seconds: float, steps: int = 5) -> dict[str, A
 
 def say(got: dict[str, Any]) -> None:
     stages = got["stages"]["receive_scored"]
+    told = {k: round(stages[k]) for k in ("p50_us", "p99_us", "p999_us")}
+    cpu = {"ours": got["cpu_share"], "sender": got["sent"]["cpu_share"], "venues": got["venues_cpu_share"]}
     print(
         f"{got['asked']:>10,.0f}/s {'held' if got['held'] else 'NOT held'}: applied {got['applied']:,} of "
-        f"{got['sent']['messages']:,}, drops {got['kernel_drops']}, p50 {stages['p50_us']:.0f} "
-        f"p99 {stages['p99_us']:.0f} p99.9 {stages['p999_us']:.0f} us, CPU {got['cpu_share']:.2f}, sender {got['sent']['cpu_share']:.2f}, "
-        f"venues {got['venues_cpu_share']:.2f}, RSS {got['rss_mb'][-1]} MB, {got['not_live']}",
+        f"{got['sent']['messages']:,}, drops {got['kernel_drops']}, {told}, CPU "
+        f"{ ({k: round(v, 2) for k, v in cpu.items()}) }, RSS {got['rss_mb'][-1]} MB, {got['not_live']}",
         flush=True,
     )
 
