@@ -72,6 +72,21 @@ def bench_record(session: nox.Session) -> None:
 
 
 @nox.session
+def live_record(session: nox.Session) -> None:
+    """The monitor's large figures, about 25 quiet minutes: faults over a million messages, 200 kills, load and latency.
+
+    Posargs name parts: faults kills load.
+    """
+    parts = {
+        "faults": ["benchmarks.faults", "--messages", "1000000", "--save"],
+        "kills": ["benchmarks.kills", "--kills", "200", "--save"],
+        "load": ["benchmarks.bench_live", "--rate", "1000000", "--seconds", "60", "--save"],
+    }
+    for name in session.posargs or parts:
+        session.run("python", "-m", *parts[name])
+
+
+@nox.session
 def harness(session: nox.Session) -> None:
     """Twelve sessions of each part, seeds apart; writes benchmarks/recorded/harness.json, which the README quotes."""
     session.run("python", "-m", "benchmarks.record_harness")

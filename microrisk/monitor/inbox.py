@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
+from microrisk.monitor.sources import DATAGRAM, NEW_SESSION, STREAM
 from microrisk.spec.journal import Kind
 
 MOST_ITEMS = 20_000
@@ -24,12 +25,6 @@ class Item(NamedTuple):
     body: bytes
 
 
-DATAGRAM = 255
-"""Item.kind of a raw MoldUDP64 packet."""
-STREAM = 254
-"""Item.kind of numbered messages of a stream (SoupBinTCP): body as in Kind.RUN."""
-NEW_SESSION = 253
-"""Item.kind of the session that the STREAM items behind it are of: body = its ten bytes, seq = first number."""
 NUMBERED = frozenset({DATAGRAM, STREAM, NEW_SESSION})
 """What arbitration makes records of."""
 

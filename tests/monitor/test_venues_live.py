@@ -93,9 +93,10 @@ def test_only_the_broken_book_is_taken_anew(venue: str, tmp_path: Path) -> None:
         took = []
         for k in range(3):
             del seen[:]
-            getattr(plan, f"{fault}_next")(1, products[0])
-            # the image may come within one turn, so the count tells of the fault and not the state
-            until(lambda k=k: asked(service, lambda: books.engine.integrity(hurt)["invalidated"]) > k, "the fault")
+            # what is dropped may be a trade or a quote, which no book misses: again until one does
+            while asked(service, lambda: books.engine.integrity(hurt)["invalidated"]) <= k:
+                getattr(plan, f"{fault}_next")(1, products[0])
+                time.sleep(0.1)
             took.append(until(lambda: seen[-1][books.name(hurt)] == "live", "its end"))
             assert all(s[books.name(well)] == "live" for s in seen)
         assert max(took) < 5.0  # single-digit p95 is recorded elsewhere; here the machine may be busy
