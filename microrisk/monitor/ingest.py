@@ -28,10 +28,11 @@ from microrisk.monitor.books import Books, ItchBooks, TextBooks
 from microrisk.monitor.desk import Desk
 from microrisk.monitor.frames import FOLLOW_NS, SAMPLE_NS, SAMPLED, TRADES, Frames
 from microrisk.monitor.hub import DOWN, LIVE, SUSPECT, SYNCING, Alert
-from microrisk.monitor.inbox import DATAGRAM, NEW_SESSION, NUMBERED, Inbox, Item
+from microrisk.monitor.inbox import NUMBERED, Inbox, Item
 from microrisk.monitor.journal import Record, Writer
 from microrisk.monitor.latency import EDGES, bucket_of
 from microrisk.monitor.recovery import Recovery
+from microrisk.monitor.sources import DATAGRAM, NEW_SESSION
 from microrisk.spec.journal import NO_FEED, Kind
 
 CLOCK_NS = 250_000_000
