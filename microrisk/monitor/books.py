@@ -261,6 +261,7 @@ class EventBooks(Books):
         engine = Engine(always_open=told.always_open, reserve_orders=1 << 14)
         super().__init__(number, opened, engine, told.mask, make_stage)
         self._told: dict[int, Instrument] = {}
+        self.ended = False
         self._kind = told
         self._events = 0
 
@@ -277,6 +278,7 @@ class EventBooks(Books):
                 self.engine.count(int(Integrity(kind)), n, index)
         elif record.kind == Kind.END:
             self.engine.finish()
+            self.ended = True
 
     @property
     def messages(self) -> int:

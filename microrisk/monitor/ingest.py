@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from microrisk.core import Poller
 from microrisk.errors import OutputError
 from microrisk.monitor.alerts import Alerts, origin_of
-from microrisk.monitor.books import Books, ItchBooks, TextBooks
+from microrisk.monitor.books import Books, EventBooks, ItchBooks, TextBooks
 from microrisk.monitor.desk import Desk
 from microrisk.monitor.frames import FOLLOW_NS, SAMPLE_NS, SAMPLED, TRADES, Frames
-from microrisk.monitor.hub import DOWN, LIVE, SUSPECT, SYNCING, Alert
+from microrisk.monitor.hub import DOWN, ENDED, LIVE, SUSPECT, SYNCING, Alert
 from microrisk.monitor.inbox import NUMBERED, Inbox, Item
 from microrisk.monitor.journal import Record, Writer
 from microrisk.monitor.latency import EDGES, bucket_of
@@ -319,7 +319,10 @@ class Ingest:
         recovery = self.recoveries.get(books.number)
         if recovery is not None:
             return recovery.state(now_ns)
-        return self.states.get(books.number, (SYNCING, "nothing has come yet"))
+        state = self.states.get(books.number, (SYNCING, "nothing has come yet"))
+        if state[0] == ENDED and isinstance(books, EventBooks) and not books.ended:
+            return LIVE, ""  # its source has said everything, and the books have not heard everything yet
+        return state
 
     def instrument_state(self, books: Books, index: int, feed: tuple[str, str]) -> tuple[str, str]:
         """State of an instrument: its feed's, unless its own book is worse off."""
