@@ -20,7 +20,10 @@ from microrisk.evaluate.demo import demo
 from microrisk.pipeline import replay
 from microrisk.pipeline.bench import quantiles
 
-COMMANDS = {"replay", "features", "score", "convert", "train", "models", "evaluate", "demo", "bench", "doctor", "fetch"}
+COMMANDS = {
+    *("replay", "features", "score", "convert", "train", "models", "evaluate", "demo", "bench", "doctor", "fetch"),
+    *("monitor", "publish"),
+}
 
 
 def call(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -60,7 +63,8 @@ def test_every_option_has_a_line_of_help(command: str, run: Callable[..., Any]) 
         (["score", "x", "--backend", "abacus"], "abacus"),
         (["score", "x", "--check-every", "often"], "often"),
         (["convert", "x", "--to", "csv", "--out", "y"], "csv"),
-        (["demo", "--serve"], "--serve"),
+        (["monitor"], "nothing to monitor"),
+        (["monitor", "kraken:BTC/USD?dept=10"], "did you mean depth"),
         (["features"], "--list"),
         (["models", "show", "nobody"], "nobody"),
         (["evaluate", "--model", "nobody"], "nobody"),
@@ -179,4 +183,4 @@ def test_demo_writes_a_report(model: Path, tmp_path: Path) -> None:
 
 
 def test_the_commands_that_are_not_there_yet_are_not_pretended() -> None:
-    assert not {"generate", "validate", "stress", "monitor", "config"} & set(app)
+    assert not {"generate", "validate", "stress"} & set(app)
