@@ -1,4 +1,4 @@
-"""SIGKILL at random points: the books and the alerts of a monitor that was killed again and again, beside one that was not.
+"""SIGKILL at random points: books and alerts of a monitor killed again and again, beside one that was not.
 
     python -m benchmarks.kills --kills 200
 
