@@ -149,8 +149,10 @@ class Arbiter:
         self._seen = upto
 
     def _accept(self, seq: int, blocks: list[bytes], now: int) -> None:
-        if blocks:
-            self._reveal(seq, now)
+        if not blocks:
+            self._settle(now)
+            return
+        self._reveal(seq, now)
         for number, block in zip(numbers(seq), blocks, strict=False):
             if number >= self._seen or any(a <= number < b for a, b, _ in self.missing):
                 self.held[number] = block

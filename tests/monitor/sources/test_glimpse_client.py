@@ -163,7 +163,7 @@ async def says(writer: asyncio.StreamWriter, data: bytes, *, wait_s: float = 0.0
 def test_what_is_no_image_is_refused(data: bytes, wait_s: float, why: str) -> None:
     async def work() -> Keeper:
         keeper = Keeper()
-        limits = SpinLimits(total_s=0.5, attempts=2, first_s=0.01, most_bytes=400_000)
+        limits = SpinLimits(total_s=0.5 if wait_s else 10.0, attempts=2, first_s=0.01, most_bytes=400_000)
         async with scripted(lambda writer, n: says(writer, data, wait_s=wait_s)) as address:
             client = glimpse(keeper, address, limits)
             with pytest.raises((FetchError, FeedError), match=why):
