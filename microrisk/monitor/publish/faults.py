@@ -250,7 +250,8 @@ class StreamPlan:
     delay_s : seconds before each message
     refuse : so many REST requests are answered with `status` and Retry-After
     refuse_connect : so many connections are closed before anything is said
-    slow_rest_s : seconds before each REST answer
+    slow_rest_s : seconds before each REST answer is made
+    late_rest_s : seconds that each REST answer is on its way: what it says is as old when it comes
     """
 
     def __init__(
@@ -266,10 +267,11 @@ class StreamPlan:
         status: int = 429,
         refuse_connect: int = 0,
         slow_rest_s: float = 0.0,
+        late_rest_s: float = 0.0,
         log: FaultLog | None = None,
     ) -> None:
         self.log = log or FaultLog()
-        self.delay_s, self.slow_rest_s = delay_s, slow_rest_s
+        self.delay_s, self.slow_rest_s, self.late_rest_s = delay_s, slow_rest_s, late_rest_s
         self.retry_after_s, self.status = retry_after_s, status
         self.silent = False
         self._drop, self._corrupt, self._cut = set(drop), set(corrupt), set(disconnect)

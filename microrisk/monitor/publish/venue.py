@@ -344,6 +344,8 @@ class VenueServer:
             answer = self.rest(parts.path, parse_qs(parts.query))
         except KeyError:
             answer = None
+        if self.plan.late_rest_s:
+            await asyncio.sleep(self.plan.late_rest_s)
         if answer is None:
             return _response(404, '{"message":"NotFound"}')
         return _response(answer.status, answer.body, 1 if answer.status == 503 else None)

@@ -129,6 +129,7 @@ class WebsocketSource:
         self._missing: set[str] = set()
         self._floor: dict[str, int] = {}
         self._newest: dict[str, int] = {}
+        self._asked: set[str] = set()
         self._events: dict[str, asyncio.Event] = {}
         self._why = ""
         self._last_s = 0.0
@@ -173,9 +174,11 @@ class WebsocketSource:
             if name not in self.names:
                 self.counts["unknown_names"] += 1
             elif self._ws is not None:
-                # holds for an image that is on its way, too: it may be from before the hole
-                if name in self._newest:
+                # holds for an image that is on its way, too: it may be from before the hole. Asking for the same image
+                # again raises nothing: one that takes longer than the asking would be too old whenever it came
+                if name in self._newest and name not in self._asked:
                     self._floor[name] = self._newest[name]
+                self._asked.add(name)
                 self.images.want(name)
 
     # -- the connection -----------------------------------------------------------------------------------------------
@@ -258,6 +261,7 @@ class WebsocketSource:
         self._missing = set(self.names)
         self._floor.clear()
         self._newest.clear()
+        self._asked.clear()
         self._events = {name: asyncio.Event() for name in self.names}
 
     async def _read(self, ws: ClientConnection) -> None:
@@ -323,6 +327,7 @@ class WebsocketSource:
     def _image_in(self, name: str) -> None:
         """The image of a symbol is in the sink."""
         self._missing.discard(name)
+        self._asked.discard(name)
         if not self._missing and self._ws is not None:
             self._backoff.succeeded()
             self.out.state(LIVE)

@@ -317,6 +317,27 @@ def test_slow_images_hold_nothing_else_up(venue: Venue) -> None:
     assert heard > 50
 
 
+@pytest.mark.parametrize("venue", [v for v, _ in REST], ids=[n for _, n in REST])
+def test_asking_again_makes_no_image_too_old(venue: Venue) -> None:
+    """A monitor asks four times a second while a book waits, and an image may be on its way for longer."""
+
+    async def work() -> tuple[int, int]:
+        plan = StreamPlan()
+        async with connected(venue, plan) as (server, source, _books, _keeper):
+            await until(lambda: not source.images.in_flight)
+            stale, had = source.counts["stale_images"], source.counts["responses"]
+            plan.late_rest_s = 0.3
+            for _ in range(12):
+                source.resync(venue.names[:1], "still waits")
+                await go(server, 8)
+                await asyncio.sleep(0.05)
+            plan.late_rest_s = 0.0
+            return source.counts["stale_images"] - stale, source.counts["responses"] - had
+
+    stale, fetched = run(work())
+    assert (stale, fetched > 0) == (0, True)
+
+
 def test_bitstamp_is_left_when_it_asks_for_it() -> None:
     venue = VENUES["bitstamp diff"]
 
