@@ -111,12 +111,19 @@ class Ingest:
                 os.sched_setaffinity(0, {self.cpu})  # of this thread alone
             while not self._stop.is_set():
                 self.turn()
+            self._drain()
             self.put(NO_FEED, Kind.CLOSE, self.poller.now_ns())
             self.commit_records()
         except BaseException as failure:
             self.failure = failure
             self.trouble = f"the engine stopped: {failure}"
             raise
+
+    def _drain(self) -> None:
+        """What sources handed over before they ended, their last word (DOUBT) too, belongs into the journal."""
+        while len(self.inbox):
+            self._take_items()
+        self._report()
 
     def turn(self) -> None:
         """One turn; at most about `idle_us` when nothing comes."""
