@@ -193,6 +193,13 @@ class BinanceFeed(L2Feed[Pair]):
     def _reopened(self, line: Line) -> None:
         """A new connection goes on with the same ids: they say by themselves whether something is missing."""
 
+    def _lost(self, line: Line) -> None:
+        """As `L2Feed`; quotes were lost too, so that those before say nothing about the updates behind."""
+        super()._lost(line)
+        for pair in self._pairs.values():
+            pair.quotes.clear()
+            pair.uncompared.clear()
+
     def waiting(self) -> dict[int, str]:
         """As `L2Feed.waiting`; a future has the symbol that its own market gives it."""
         return {p.index: symbol for (symbol, _), p in self._pairs.items() if p.waiting}

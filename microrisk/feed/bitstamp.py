@@ -234,7 +234,8 @@ class BitstampFeed(UnnumberedFeed[Pair]):
         """An image from outside the channel of the book, and what was kept for it."""
         micros, of_orders = int(book.microtimestamp), product.book == ORDERS
         late = product.floor is None or product.floor <= micros
-        late &= product.waiting or (micros > product.last and not of_orders)
+        # one of the very moment takes its place too: nothing else would show that a diff is missing
+        late &= product.waiting or (micros >= product.last and not of_orders)
         if product.book not in (ORDERS, DIFF) or not late or (of_orders and any(len(r) < 3 for r in book.bids)):
             self._find(Integrity.skipped, 1, product.index)
             return
