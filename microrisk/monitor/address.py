@@ -41,6 +41,7 @@ Day = Annotated[date | None, Meta(description="session date, YYYY-MM-DD, New Yor
 User = Annotated[
     str, Meta(max_length=6, pattern="^[!-~]*\\Z", description="SoupBinTCP user name, at most 6 characters")
 ]
+KeysFile = Annotated[str, Meta(max_length=4096, description="file of mode 0600 with the API key, one line KEY:SECRET:PASSPHRASE; or set the environment variable")]  # fmt: skip  # noqa: E501
 PasswordFile = Annotated[str, Meta(max_length=4096, description="file of mode 0600 with the password; or set the environment variable")]  # fmt: skip  # noqa: E501
 Web = Annotated[str, Meta(max_length=2048, description="ws:// or wss:// address instead of the venue's own")]
 Rest = Annotated[str, Meta(max_length=2048, description="http:// or https:// address of snapshots instead of the venue's own")]  # fmt: skip  # noqa: E501
@@ -96,6 +97,7 @@ class CoinbaseOptions(msgspec.Struct, frozen=True, kw_only=True):
     venue: VenueName = "COINBASE"
     url: Web = ""
     rest: Rest = ""
+    password_file: KeysFile = ""
     channel: Annotated[Literal["full", "level2", "level2_batch"], Meta(description="full (every order), level2 or level2_batch (public)")] = "full"  # fmt: skip  # noqa: E501
     silent_ms: Silent = 10_000
     connect_s: Connect = 10.0

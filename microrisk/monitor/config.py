@@ -6,7 +6,6 @@ that does not exist is refused wherever it stands. Secrets come only from the en
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ import msgspec
 from microrisk.errors import UsageError
 from microrisk.monitor import address
 from microrisk.monitor.address import SourceSpec
-from microrisk.monitor.keys import as_text, keys_of, shown, unknown
+from microrisk.monitor.keys import as_text, is_loopback, keys_of, shown, unknown
 from microrisk.monitor.secret import HIDDEN, Secret, find_secret, redacted, variable_of
 from microrisk.monitor.settings import SECRETS, SECTIONS, LatencySettings, MonitorSettings, OutSettings
 from microrisk.monitor.tomlfile import TomlFile, read_toml
@@ -107,14 +106,6 @@ def parse_sets(pairs: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--set {key} is given twice")
         out[key] = value
     return out
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class _Loading:

@@ -46,13 +46,19 @@ class Slot:
         self._owner, self.instrument = owner, instrument
         self._taken = 0
 
-    def take(self) -> Frame | None:
-        """The newest frame that was not taken yet."""
+    def take(self, after: int = 0) -> Frame | None:
+        """The newest frame that was not taken yet, with the trades of those between it and the last one.
+
+        after : number of the frame that the reader has from elsewhere (the history)
+        """
         frame = self._owner.newest(self.instrument)
+        before = max(self._taken, after)
         if frame is None or frame.n == self._taken:
             return None
         self._taken = frame.n
-        return frame
+        if not before or frame.n - before == 1:
+            return frame
+        return msgspec.structs.replace(frame, trades=self._owner.trades_between(self.instrument, before, frame.n))
 
     def close(self) -> None:
         """Follow no more; harmless when done twice."""
@@ -71,6 +77,7 @@ class Frames:
         self._seen: dict[Key, tuple[int, str]] = {}
         self._turn = 0
         self._n: dict[str, int] = defaultdict(int)
+        self._traded: dict[str, deque[tuple[int, list[int]]]] = defaultdict(lambda: deque(maxlen=TRADES))
         self._capsules: dict[str, tuple[str, int]] = {}
         self._kept: dict[str, list[bytes]] = {}
         self._open: dict[str, Key] = {}
@@ -101,6 +108,10 @@ class Frames:
     def newest(self, instrument: str) -> Frame | None:
         """The newest frame."""
         return self._newest.get(instrument)
+
+    def trades_between(self, instrument: str, after: int, upto: int) -> list[list[int]]:
+        """The last TRADES trades of frames numbered after < n <= upto."""
+        return [trade for n, trade in list(self._traded.get(instrument, ())) if after < n <= upto]
 
     def history(self, instrument: str) -> list[Frame]:
         """What is kept, oldest first."""
@@ -163,6 +174,7 @@ class Frames:
         frame = make_frame(books, index, self._n[name], events, state, list(tape or ()), explain=explain)
         self._seen[books.number, index] = events, state[0]
         self._history.setdefault(name, deque(maxlen=KEPT)).append((frame.ts_ns, _ENCODE.encode(frame)))
+        self._traded[name].extend((frame.n, trade) for trade in frame.trades)
         self._newest[name] = frame
         return frame
 

@@ -179,8 +179,9 @@ class Hub(Protocol):
         """Symbols that more than one venue has."""
 
     def follow(self, instrument: str) -> Any:
-        """A subscription: `take()` gives the newest Frame that was not taken yet, or None; `close()` ends it.
+        """A subscription: `take(after=0)` gives the newest Frame that was not taken yet, or None; `close()` ends it.
 
+        It carries the trades of the frames behind number `after` and the last one taken, which readers skip.
         Raises KeyError for an instrument that is not known.
         """
 

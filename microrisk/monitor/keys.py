@@ -6,6 +6,7 @@ A wrong key or value is a UsageError that names the key, what is allowed, and th
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import math
 import re
 from collections.abc import Iterable
@@ -44,6 +45,14 @@ class Endpoint:
         return hash(str(self))
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def endpoint(text: str) -> Endpoint:
     """`HOST:PORT` or `[IPV6]:PORT`; ValueError with what is wrong."""
     host, colon, port = text.rpartition(":")
@@ -54,8 +63,6 @@ def endpoint(text: str) -> Endpoint:
 
 def _host(text: str) -> str:
     if text.startswith("[") and text.endswith("]"):
-        import ipaddress
-
         return str(ipaddress.IPv6Address(text[1:-1]))
     if not _HOST.fullmatch(text):
         raise ValueError("a host is a name or an IPv4 address, or an IPv6 address in brackets")

@@ -23,7 +23,7 @@ from microrisk.monitor.recovery import Recovery
 from microrisk.monitor.secret import Secret
 from microrisk.monitor.sources.binance import BinanceSource
 from microrisk.monitor.sources.bitstamp import BitstampSource
-from microrisk.monitor.sources.coinbase import CoinbaseSource
+from microrisk.monitor.sources.coinbase import CoinbaseSource, Keys
 from microrisk.monitor.sources.files import FileConfig, FileSource
 from microrisk.monitor.sources.glimpse import Glimpse
 from microrisk.monitor.sources.kraken import KrakenSource
@@ -157,12 +157,15 @@ class Wiring:
             idle_s=options.silent_ms / 1000,
             connect_s=options.connect_s,
         )
-        make, extra = VENUES[type(options)], {}
+        make = VENUES[type(options)]
+        extra: dict[str, Any] = {}
         for option, argument in (("channel", "channel"), ("depth", "depth")):
             if hasattr(options, option):
                 extra[argument] = getattr(options, option)
         if isinstance(options, BinanceOptions):
             extra = {"market": options.market, "limit": options.depth}
+        if isinstance(options, CoinbaseOptions) and (line := self._passwords.get(spec.name)) is not None:
+            extra["keys"] = Keys.parse(line)
         source = make(self._ingest.inbox, number, config, seq=books.seq, **extra)
         self._resyncs[number] = source.resync
         run: Job = source.run

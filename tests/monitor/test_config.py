@@ -12,7 +12,8 @@ from microrisk.cli import main
 from microrisk.errors import UsageError
 from microrisk.monitor import config as module
 from microrisk.monitor.address import MoldOptions
-from microrisk.monitor.config import is_loopback, load, parse_sets
+from microrisk.monitor.config import load, parse_sets
+from microrisk.monitor.keys import is_loopback
 from microrisk.monitor.secret import Secret, read_secret, redacted
 from microrisk.monitor.tomlfile import LARGEST, TomlFile, read_toml
 

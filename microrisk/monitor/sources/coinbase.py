@@ -1,7 +1,8 @@
 """Coinbase Exchange: the `full` channel (single orders, images over REST) or level2 (images in the stream).
 
 `full` and `level2` want a key of the venue, `level2_batch` (level2 every 50 ms) is public. Keys come from the
-environment or a 0600 file, go into the subscription that is sent, and never into the record of it. Heartbeats come once
+environment or a 0600 file, one line KEY:SECRET:PASSPHRASE, go into the subscription that is sent, and never into the
+record of it. Heartbeats come once
 a second: three seconds of silence are a dead connection. Not verified against a live venue.
 """
 
@@ -15,8 +16,10 @@ import re
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from microrisk.errors import UsageError
+from microrisk.monitor.keys import is_loopback
 from microrisk.monitor.secret import Secret
 from microrisk.monitor.sources.websocket import LostError, WebsocketSource, json_text, number_after
 
@@ -35,6 +38,21 @@ class Keys(NamedTuple):
     key: Secret
     secret: Secret
     passphrase: Secret
+
+    @classmethod
+    def parse(cls, line: Secret) -> Keys:
+        """Of one line KEY:SECRET:PASSPHRASE; a passphrase may hold colons.
+
+        Raises
+        ------
+        UsageError : a part is missing, or the secret is not base64; nothing of the line is told
+        """
+        parts = line.reveal().split(":", 2)
+        if len(parts) != 3 or not all(parts):
+            raise UsageError(f"{line.origin}: keys of Coinbase are one line KEY:SECRET:PASSPHRASE")
+        keys = cls(*(Secret(part, line.origin) for part in parts))
+        keys.signature(0.0)
+        return keys
 
     def signature(self, now_s: float) -> dict[str, str]:
         """Members of a signed subscription.
@@ -72,6 +90,8 @@ class CoinbaseSource(WebsocketSource):
         super().__init__(*args, **options)
         if channel not in CHANNELS:
             raise UsageError(f"channel = {channel!r}: {', '.join(CHANNELS)} are known")
+        if keys is not None and (at := urlsplit(self.url)).scheme == "ws" and not is_loopback(at.hostname or ""):
+            raise UsageError(f"keys of Coinbase are not sent to {self.url} in the clear: give a wss:// address")
         self.channel, self._keys = channel, keys
         self.images_in_stream = channel != FULL
 

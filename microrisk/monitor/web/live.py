@@ -278,7 +278,7 @@ class _Client:
     async def _frame(self) -> None:
         shown = self._shown
         full = shown.under_way is not None and len(shown.under_way) >= WINDOW
-        frame = shown.slot.take() if shown.slot is not None and not full else None
+        frame = shown.slot.take(shown.last) if shown.slot is not None and not full else None
         if frame is None or frame.n == shown.last:
             shown.frames.give_back()
             return

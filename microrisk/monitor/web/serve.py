@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 
 from microrisk.errors import UsageError
 from microrisk.monitor.hub import Hub
+from microrisk.monitor.keys import is_loopback
 from microrisk.monitor.web.app import create_app
 from microrisk.monitor.web.guard import Limits
 from microrisk.monitor.web.live import INBOUND_BYTES
@@ -151,12 +152,6 @@ def own_names(host: str, port: int) -> list[str]:
     if port in (80, 443):
         names += [name.rpartition(":")[0] for name in names]
     return list(dict.fromkeys(names))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches the address."""
-    found = ipaddress_of(host)
-    return host == "localhost" if found is None else found.is_loopback
 
 
 def ipaddress_of(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -270,6 +270,25 @@ def test_a_secret_that_is_no_base64_is_not_told() -> None:
     assert "swordfish" not in str(caught.value)
 
 
+def test_keys_are_one_line_whose_passphrase_may_hold_colons() -> None:
+    keys = Keys.parse(Secret("k:c2VjcmV0:a:b", "environment X"))
+    assert [part.reveal() for part in keys] == ["k", "c2VjcmV0", "a:b"]
+
+
+@pytest.mark.parametrize("line", ["k:c2VjcmV0", "k::phrase", "swordfish", "k:no base64!:phrase"])
+def test_keys_that_are_not_whole_are_refused_and_not_told(line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        Keys.parse(Secret(line, "environment X"))
+    assert not any(part in str(caught.value) for part in ("swordfish", "c2VjcmV0", "no base64!"))
+
+
+def test_keys_do_not_go_over_the_net_in_the_clear() -> None:
+    keys = Keys.parse(Secret("k:c2VjcmV0:phrase", "t"))
+    config = WebsocketConfig(names=("BTC-USD",), url="ws://venue.example:80")
+    with pytest.raises(UsageError, match="wss://"):
+        CoinbaseSource(Keeper(), 0, config, keys=keys)
+
+
 def test_a_refused_subscription_is_told() -> None:
     async def talk(connection: ServerConnection) -> None:
         await connection.recv()

@@ -207,7 +207,7 @@ class FakeSlot:
         self.hub, self.book, self.taken = hub, book, 0
         hub.following += 1
 
-    def take(self) -> Frame | None:
+    def take(self, after: int = 0) -> Frame | None:
         frame = self.book.kept[-1] if self.book.kept else None
         if frame is None or frame.n == self.taken:
             return None

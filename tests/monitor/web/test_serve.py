@@ -15,7 +15,8 @@ import httpx
 import pytest
 
 from microrisk.errors import UsageError
-from microrisk.monitor.web.serve import is_loopback, open_server
+from microrisk.monitor.keys import is_loopback
+from microrisk.monitor.web.serve import open_server
 from tests.monitor.web.conftest import TOKEN, serving
 from tests.monitor.web.fake_hub import FakeHub
 
