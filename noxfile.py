@@ -33,7 +33,8 @@ def types(session: nox.Session) -> None:
 @nox.session
 def test(session: nox.Session) -> None:
     """All tests, real recordings included where MICRORISK_DATA says where they are; ends with what was exercised."""
-    session.run("python", "-m", "pytest", "-q", "-m", "not slow", *session.posargs)
+    two = ("-n", "2", "--dist", "loadfile")  # files stay whole: their fixtures are made once
+    session.run("python", "-m", "pytest", "-q", "-m", "not slow", *two, *session.posargs)
 
 
 @nox.session

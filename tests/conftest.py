@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -34,6 +35,24 @@ def pytest_configure(config: pytest.Config) -> None:
 def exercised(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """`exercised("book twin: 10,000 sequences")` puts a line into the closing list of the run."""
     return request.config.stash[_EXERCISED].append
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Simulations first: their files are the longest, and two workers are to end together."""
+    items.sort(key=lambda item: "tests/sim/" not in item.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist hands its lines to the process that writes the summary."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["exercised"] = session.config.stash[_EXERCISED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """The lines of a worker that has ended."""
+    node.config.stash[_EXERCISED].extend(getattr(node, "workeroutput", {}).get("exercised", []))
 
 
 def _tally(reports: list[pytest.TestReport]) -> dict[str, int]:
