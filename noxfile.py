@@ -10,6 +10,7 @@ import nox
 nox.options.sessions = ["lint", "types", "test"]
 nox.options.default_venv_backend = "none"  # the Makefile has made .venv; sessions run inside it
 ROOT = Path(__file__).parent
+RIVALS_LIVE = ("cryptofeed==2.4.1",)  # the newest that installs on Python 3.11
 EXPORT_READERS = ("nautilus_trader==1.221.0", "hftbacktest==2.4.4")  # the newest with a wheel for Python 3.11
 PYTHON_CODE = ("microrisk", "hdl", "sim", "tests", "benchmarks", "noxfile.py")
 
@@ -148,6 +149,21 @@ def exports(session: nox.Session) -> None:
     session.run(str(python), "-m", "pip", "install", "-q", *EXPORT_READERS, external=True)
     env = {"MICRORISK_EXPORTS_PYTHON": str(python)}
     session.run("python", "-m", "pytest", "-q", "tests/pipeline/test_exports.py", *session.posargs, env=env)
+
+
+@nox.session
+def rivals_live(session: nox.Session) -> None:
+    """The monitor beside cryptofeed on the same scripted venues, about 25 quiet minutes.
+
+    cryptofeed lives in an environment of its own, which is made first. Posargs replace `--save`, such as a quick look:
+    `--rounds 1 --messages 20000 --seconds 3 --drops 10`.
+    """
+    home = ROOT / "build" / "rivals"
+    python = home / "bin" / "python"
+    if not python.exists():
+        session.run("python", "-m", "venv", str(home))
+    session.run(str(python), "-m", "pip", "install", "-q", *RIVALS_LIVE, external=True)
+    session.run("python", "-m", "benchmarks.bench_cryptofeed", *(session.posargs or ["--save"]))
 
 
 @nox.session

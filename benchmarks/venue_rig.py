@@ -6,6 +6,7 @@ time) that the stream had reached. The checker reads the wire by itself: nothing
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 import time
@@ -172,8 +173,10 @@ VENUES = {
 
 
 def digest(sides: Sequence[Any]) -> int:
-    """Of bids and asks, rows of price and size in 1e-8."""
-    return hash(tuple(np.asarray(side, np.int64).tobytes() for side in sides))
+    """Of bids and asks, rows of price and size in 1e-8; the same in every process."""
+    bids, asks = (np.asarray(side, "<i8").tobytes() for side in sides)
+    body = len(bids).to_bytes(8, "little") + bids + asks
+    return int.from_bytes(hashlib.blake2b(body, digest_size=8).digest(), "little")
 
 
 def market_levels(book: OrderBook, depth: int) -> list[list[tuple[int, int]]]:
@@ -188,16 +191,30 @@ class Ledger:
     def __init__(self) -> None:
         self._numbers: dict[str, list[int]] = defaultdict(list)
         self._digests: dict[str, list[int]] = defaultdict(list)
+        self._stamps: dict[str, list[int]] = defaultdict(list)
         self.tops: dict[str, set[int]] = defaultdict(set)
 
     def add(self, product: str, number: int, value: int) -> None:
         """The book from this number on."""
         self._digests[product].append(value)
+        self._stamps[product].append(time.monotonic_ns())
         self._numbers[product].append(number)
 
     def at(self, product: str, number: int) -> int:
         """Digest of the book at a number."""
         return self._digests[product][bisect_right(self._numbers[product], number) - 1]
+
+    def after(self, product: str, number: int, most: int) -> list[tuple[int, int]]:
+        """Up to `most` numbers above this one, and when each was sent (ns of the monotonic clock)."""
+        begin = bisect_right(self._numbers[product], number)
+        return [
+            (self._numbers[product][i], self._stamps[product][i])
+            for i in range(begin, len(self._numbers[product]))[:most]
+        ]
+
+    def newest(self, product: str) -> int:
+        """Number of the last book."""
+        return self._numbers[product][-1]
 
 
 class Mirror:
@@ -337,12 +354,12 @@ class Rig:
         feed = self._numbered.get(record.feed)
         if feed is None or record.kind not in (Kind.TEXT, Kind.DOUBT):
             return
-        product = self._read(feed, record) if record.kind == Kind.TEXT else ""
+        product = self.product_of(feed, record) if record.kind == Kind.TEXT else ""
         if product:
             self._check(feed, product)
         self._follow(feed)
 
-    def _read(self, feed: Feed, record: Record) -> str:
+    def product_of(self, feed: Feed, record: Record) -> str:
         """The product of a message about a book; its number is noted."""
         if record.flags not in (Text.RECEIVED, Text.RESPONSE):
             return ""
@@ -532,7 +549,7 @@ def running(
     """These venues (of VENUES) at `rate` deeds a second each, in one monitor, every book live."""
     with ExitStack() as stack:
         host = stack.enter_context(Host())
-        feeds = [_feed(host, name, products, rate, seed) for name in names]
+        feeds = [made_feed(host, name, VENUES[name], products, rate, seed) for name in names]
         sources = [parse(_source(feed, silent_ms)) for feed in feeds]
         service = Service(sources, Settings(folder=folder, checkpoint_s=1e6, scored=scored))
         for number, feed in enumerate(feeds):
@@ -549,8 +566,9 @@ def running(
         yield rig
 
 
-def _feed(host: Host, name: str, products: int, rate: float, seed: int) -> Feed:
-    venue, plan = VENUES[name], StreamPlan()
+def made_feed(host: Host, name: str, venue: Venue, products: int, rate: float, seed: int) -> Feed:
+    """A venue that runs, watched, with this many books and this many deeds a second."""
+    plan = StreamPlan()
     names = tuple(venue.name.format(b.lower() if venue.scheme == "bitstamp" else b) for b in BASES[:products])
     market = TextMarket([Product(p, 2, 6, 60_000_00 + 1000 * k) for k, p in enumerate(names)], seed)
     flow = Watched(venue.market(market), venue, plan)
