@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import sys
 import tempfile
@@ -157,6 +158,7 @@ class Service:
         jobs = self._open_feeds()
         self.ingest.every_turn.append(self._keep)
         self.hub.refresh_all(self.ingest.poller.now_ns())
+        _freeze()
         self.net.start()
         self._thread.start()
         for number, job in jobs:
@@ -278,6 +280,15 @@ class Service:
             self._checkpointed = writer.number
         except OutputError as error:
             self.ingest.sink_trouble = str(error)
+
+
+def _freeze() -> None:
+    """Keep the collector away from what was there before the first message.
+
+    A full collection walks every module (a million objects, 160 ms measured) and stops all threads meanwhile.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def summary(restarted: Restart) -> str:

@@ -21,7 +21,7 @@ from microrisk.spec.weightfile import HEADS
 from microrisk.weights import Weights, mask_vector
 
 N_DRIVERS = 3
-_CHUNK = 1 << 12
+_CHUNK = 1 << 8
 _NAMES = np.array([f.name for f in FEATURES])
 
 
@@ -81,13 +81,10 @@ def _vae(weights: Weights, x: NDArray[np.int8], mask: int) -> fixed.Ints:
 
 
 def _exposure(weights: Weights, x: NDArray[np.int8], mask: int) -> fixed.Ints:
-    out = np.empty((len(x), N_FEATURES), np.int64)
-    whole = weights.exposure(x)
-    for f in range(N_FEATURES):
-        without = x.copy()
-        without[:, f] = 0
-        out[:, f] = whole - weights.exposure(without)
-    return out
+    without = np.repeat(x[:, None, :], N_FEATURES, axis=1)
+    without[:, range(N_FEATURES), range(N_FEATURES)] = 0
+    alone = weights.exposure(without.reshape(-1, N_FEATURES)).reshape(-1, N_FEATURES)
+    return np.asarray(weights.exposure(x)[:, None] - alone)
 
 
 _ATTRIBUTIONS = {"maxz": _maxz, "maha": _maha, "vae": _vae, "exposure": _exposure}
