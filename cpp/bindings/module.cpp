@@ -20,6 +20,9 @@ using namespace microrisk;
 
 namespace {
 
+// Events that are applied without giving the interpreter lock away: they take less time than getting it back would.
+constexpr std::size_t kFewEvents = 16;
+
 Bytes bytes_of(const py::bytes& b) {
   const auto view = static_cast<std::string_view>(b);
   return Bytes(view.begin(), view.end());
@@ -349,6 +352,10 @@ void bind_engine(py::module_& m) {
       [](Self s, const py::array& events) {
         const Event* from = records_of<Event>(events, "EVENT");
         const auto n = static_cast<std::size_t>(events.shape(0));
+        if (n <= kFewEvents) {
+          s.idle().run_events(from, n);
+          return;
+        }
         const Run run(s);
         s.engine.run_events(from, n);
       },

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -38,7 +39,7 @@ from microrisk.feed.ladder import Level
 from microrisk.feed.open import Source
 from microrisk.feed.text import to_units
 from microrisk.spec.features import mask
-from microrisk.spec.records import Action, FeedId, Flag, Integrity
+from microrisk.spec.records import EVENT, Action, FeedId, Flag, Integrity
 from microrisk.spec.units import NULL_TS, Side
 
 EXP = 8
@@ -55,6 +56,12 @@ MARK = (int(Action.NONE) | 1 << 8 | int(Flag.SUSPECT) << 16, 0, 0, 0)
 """Row of an event that changes nothing but marks its book until the next image."""
 PUSHED_OUT = int(Flag.EXEC | Flag.NO_PRINT)
 """Flags of a removal that nobody asked for: the level only left the subscribed depth."""
+
+FEW = 32
+"""Rows up to which EVENT records are made one by one."""
+assert EVENT.names == (
+    "ts_event", "ts_recv", "seq", "order_id", "ref", "px", "qty", "instrument", "feed", "action", "side", "flags"
+)  # fmt: skip
 
 _DECIMAL = re.compile(r"-?\d{1,40}(\.\d{1,40})?([eE][+-]?\d{1,2})?")
 _UNREADABLE = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
@@ -353,6 +360,8 @@ class L2Feed(ChunkFeed, Generic[P]):
 
     def _take_events(self) -> Events:
         """The batches so far as EVENT records."""
+        if 0 < len(self._rows) <= FEW:
+            return self._take_few()
         out = empty_events(len(self._rows))
         if self._rows:
             codes, out["px"], out["qty"], out["ref"] = zip(*self._rows, strict=True)
@@ -366,6 +375,17 @@ class L2Feed(ChunkFeed, Generic[P]):
             out["feed"] = self.feed_id
             self._rows, self._heads = [], []
         return out
+
+    def _take_few(self) -> Events:
+        """The same row by row: a live feed brings one message at a time, and columns of one value cost far more."""
+        feed, rows = int(self.feed_id), iter(self._rows)
+        out = [
+            (ts_event, ts_recv, seq, 0, ref, px, qty, index, feed, code & 0xFF, (code >> 8 & 0xFF) - 1, code >> 16)
+            for n, ts_event, ts_recv, seq, index in self._heads
+            for code, px, qty, ref in islice(rows, n)
+        ]
+        self._rows, self._heads = [], []
+        return np.array(out, EVENT)
 
 
 def no_snapshot(snapshot: Source | None, name: str) -> None:

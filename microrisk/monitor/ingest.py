@@ -43,6 +43,7 @@ LOOK_NS = 10_000_000
 BATCH = 48
 """Items of the inbox written in one block."""
 RETRY_NS = 1_000_000_000
+ONE = np.uint64(1)
 
 
 class Ingest:
@@ -203,6 +204,8 @@ class Ingest:
         for record in written:
             self.desk.apply(record)
             self._applied(record)
+        for feed in {record.feed for record in written if record.kind == Kind.TEXT}:
+            self._ask_images(feed)
         self._observe(written)
 
     def _numbered(self, item: Item) -> None:
@@ -236,7 +239,6 @@ class Ingest:
                 self.recoveries[record.feed].joined(self.poller.now_ns())
         elif record.kind == Kind.TEXT:
             self.messages += 1
-            self._ask_images(record.feed)
 
     def _ask_images(self, feed: int, *, again: bool = False) -> None:
         """Products of a JSON venue whose books wait for an image are asked for when they begin to, and at each CLOCK.
@@ -258,8 +260,9 @@ class Ingest:
         now = self.poller.now_ns()
         for record in written:
             if record.kind == Kind.TEXT:
-                counts = self.text_latency.setdefault(record.feed, np.zeros(len(EDGES), np.uint64))
-                counts[bucket_of(now - record.recv_ns)] += np.uint64(1)
+                if record.feed not in self.text_latency:
+                    self.text_latency[record.feed] = np.zeros(len(EDGES), np.uint64)
+                self.text_latency[record.feed][bucket_of(now - record.recv_ns)] += ONE
 
     # -- holes ------------------------------------------------------------------------------------------------------
 

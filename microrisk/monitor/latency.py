@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +12,7 @@ from microrisk.monitor.hub import Stage
 
 EDGES: NDArray[np.uint64] = paced_edges()
 """Smallest ns of each bucket."""
+_EDGES: list[int] = EDGES.tolist()
 _UPPER = np.append(EDGES[1:], EDGES[-1:] * np.uint64(2))
 
 
@@ -33,4 +36,4 @@ def buckets(counts: NDArray[np.uint64]) -> list[list[int]]:
 
 def bucket_of(ns: int) -> int:
     """The bucket of a latency; below 0 counts as 0."""
-    return int(np.searchsorted(EDGES, max(ns, 0), "right")) - 1
+    return bisect_right(_EDGES, max(ns, 0)) - 1

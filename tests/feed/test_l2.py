@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from microrisk.errors import FeedError, UsageError
+from microrisk.feed import l2
 from microrisk.feed.capture import Capture, Line
 from microrisk.feed.l2 import L2Feed, Product, RangeError, Stamp, Units, no_snapshot, number_text
 from microrisk.feed.open import Source
@@ -75,6 +76,33 @@ def test_batches_become_events(tmp_path: Path, replayed: Callable[[Any], Any]) -
     assert run.feed.synthetic == 1
     assert set(run.events["ts_recv"].tolist()) == {1600000000500000000 + i * 10**9 for i in range(3)}
     assert run.found == {}
+
+
+@given(st.lists(st.sampled_from(["image", "update", "trade", "break"]), min_size=1, max_size=12), st.data())
+def test_few_rows_and_many_are_the_same_events(kinds: list[str], data: st.DataObject) -> None:
+    """Chunks of up to l2.FEW rows are made another way."""
+    feeds = [ToyFeed(Capture([]), None) for _ in range(2)]
+    level = st.tuples(st.integers(-(2**62), 2**62), st.integers(0, 2**62))
+    for n, kind in enumerate(kinds):
+        name, stamp = data.draw(st.sampled_from(["A", "B"])), Stamp(n * 7, n * 9, n)
+        bids, asks = (data.draw(st.lists(level, min_size=1, max_size=3)) for _ in range(2))
+        for feed in feeds:
+            product = feed._product(name)
+            if kind == "image":
+                feed.image(product, stamp, bids, asks)
+            elif kind == "trade":
+                feed.trade(product, stamp, int(Side.BID), *asks[0], ref=2**64 - 1)
+            elif kind == "break":
+                feed.invalidate(product, Integrity.gap, stamp, "made up")
+            else:
+                feed.update(product, stamp, bids, asks, pushed_asks=[asks[0][0]])
+    few = feeds[0]._take_few()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(l2, "FEW", 0)
+        many = feeds[1]._take_events()
+    assert few.dtype == many.dtype
+    assert few.tolist() == many.tolist()
+    assert feeds[0]._take_events().tolist() == [], "each is told once"
 
 
 def test_a_broken_rule_throws_one_book_away(tmp_path: Path, replayed: Callable[[Any], Any]) -> None:

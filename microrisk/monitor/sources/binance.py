@@ -13,6 +13,8 @@ from microrisk.errors import UsageError
 from microrisk.feed.binance_messages import market_of
 from microrisk.monitor.sources.websocket import WebsocketSource, number_after
 
+_AS_USUAL = re.compile(rb'"e":"depthUpdate","E":\d+,(?:"T":\d+,)?"s":"([^"]{1,64})","U":(\d+)')
+"""A depth update in the order in which the venue writes it: one search instead of three."""
 _DEPTH = re.compile(rb'"e":\s*"depthUpdate"')
 _SYMBOL = re.compile(rb'"s":\s*"([^"]{1,64})"')
 HEAD = 512
@@ -77,7 +79,9 @@ class BinanceSource(WebsocketSource):
 
     def _heard(self, body: bytes) -> None:
         head = body[:HEAD]
-        if _DEPTH.search(head) and (symbol := _SYMBOL.search(head)):
+        if usual := _AS_USUAL.search(head):
+            self._mark(usual[1].decode("ascii", "replace"), int(usual[2]))
+        elif _DEPTH.search(head) and (symbol := _SYMBOL.search(head)):
             first = number_after(b"U", head)
             if first is not None:
                 self._mark(symbol[1].decode("ascii", "replace"), first)

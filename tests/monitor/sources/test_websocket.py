@@ -337,6 +337,22 @@ def test_names_are_spelled_as_the_venue_does() -> None:
     assert names(BitstampSource, "BTC/USD", "btc-usd", "ethusd") == ("btcusd", "ethusd")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"stream":"btcusdt@depth","data":{"e":"depthUpdate","E":1,"s":"BTCUSDT","U":157,"u":160,"b":[],"a":[]}}',
+        '{"e":"depthUpdate","E":1,"T":2,"s":"BTCUSDT","U":157,"u":160,"pu":149,"b":[],"a":[]}',
+        '{"u": 160, "U": 157, "s": "BTCUSDT", "E": 1, "e": "depthUpdate", "b": [], "a": []}',
+    ],
+)
+def test_binance_updates_are_marked_in_any_order_of_their_keys(text: str) -> None:
+    source = BinanceSource(Keeper(), 0, WebsocketConfig(names=("BTCUSDT",)))
+    source._begin()
+    source._heard(b'{"e":"trade","E":1,"s":"BTCUSDT","t":999}')
+    source._heard(text.encode())
+    assert (source._floor, source._newest) == ({"BTCUSDT": 157}, {"BTCUSDT": 157})
+
+
 def test_the_market_of_a_binance_test_server_is_told_by_its_recorded_host() -> None:
     keeper = Keeper()
 
