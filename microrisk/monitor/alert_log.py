@@ -70,8 +70,10 @@ class AlertLog:
         return out
 
     def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
+        """Close the file; harmless when done twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
 
     def _failure(self, error: OSError) -> OutputError:
         return OutputError(f"cannot write {self.path}: {error.strerror or error}")

@@ -52,6 +52,15 @@ def origin_of(books: Books) -> Origin:
     return Origin(books.opened.name, books.session, books.mask, books.name, calibrated, best)
 
 
+def origin_then(books: Books, rows: NDArray[Any]) -> Origin:
+    """The same as it is now, for rows that become alerts later: the session and the names may be others by then."""
+    origin = origin_of(books)
+    indices = {int(i) for i in rows["instrument"]}
+    names = {i: origin.name(i) for i in indices}
+    best = {i: origin.best(i) for i in indices}
+    return Origin(origin.feed, origin.session, origin.mask, names.__getitem__, origin.calibrated, best.__getitem__)
+
+
 def alert_id(instrument: str, session: str, seq: int, now_ns: int, head: str) -> str:
     """24 hexadecimal digits: BLAKE2b-96 over the fields, each ended by a zero byte."""
     text = "\0".join((instrument, session, str(seq), str(now_ns), head, ""))

@@ -50,6 +50,14 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     session: str = ""
     window: int = 65536
 
+    def differs(self, other: Opened) -> str:
+        """What makes `other` a feed that cannot go on with the books of this one, in words; "" = nothing."""
+        for what in ("name", "scheme", "venue", "channel"):
+            mine, theirs = getattr(self, what), getattr(other, what)
+            if mine != theirs:
+                return f"its {what} was {mine!r} and is now {theirs!r}"
+        return ""
+
 
 class Books:
     """One feed's engine and what it knows about its instruments."""
@@ -58,8 +66,10 @@ class Books:
         self.number, self.opened, self.mask = number, opened, mask
         self.engine = engine
         self.stage = make_stage(engine, mask)
-        self._names: dict[int, Instrument] = {}
+        self._seen: dict[int, Instrument] = {}
+        """As `refresh` saw them last: what is chosen for scoring follows from it, so only `refresh` may change it."""
         self._numbers: dict[str, int] = {}
+        self._numbered: dict[int, Instrument] = self._seen
 
     # -- what a kind of feed gives --------------------------------------------------------------------------------
 
@@ -77,8 +87,9 @@ class Books:
         """Name of the session for ids of alerts."""
         return ""
 
-    def _learn(self) -> dict[int, Instrument]:
-        """Every instrument that the feed has named."""
+    @property
+    def names(self) -> dict[int, Instrument]:
+        """Number -> instrument, every one that the feed has named; the same object until that changes."""
         raise NotImplementedError
 
     def _save(self) -> dict[str, Any]:
@@ -90,29 +101,30 @@ class Books:
 
     # -- shared ---------------------------------------------------------------------------------------------------
 
-    @property
-    def names(self) -> dict[int, Instrument]:
-        """Number -> instrument as last asked."""
-        return self._names
-
     def refresh(self) -> list[int]:
-        """Ask for instruments; numbers of those that are new."""
-        known = self._learn()
-        if len(known) == len(self._names):
+        """Numbers of the instruments that are new since the last time; chosen ones that are others now are dropped.
+
+        Called at places of the journal only: the choice of what is scored follows from it.
+        """
+        known, before = self.names, self._seen
+        if known is before:
             return []
-        fresh = [i for i in known if i not in self._names]
-        self._names = known
-        return fresh
+        self._seen = known
+        for index in [i for i in self.stage.chosen if i not in known or known[i].id != before[i].id]:
+            self.stage.drop(index)
+        return [i for i, entry in known.items() if i not in before or before[i].id != entry.id]
 
     def name(self, index: int) -> str:
         """Id of an instrument, its number while it has none."""
-        entry = self._names.get(index)
+        entry = self.names.get(index)
         return f"#{index}.{self.opened.venue}" if entry is None else entry.id
 
     def numbers_of(self, ids: set[str]) -> list[int]:
         """Numbers of the instruments of these ids that are in this feed."""
-        if len(self._numbers) != len(self._names):
-            self._numbers = {entry.id: index for index, entry in self._names.items()}
+        names = self.names
+        if self._numbered is not names:
+            self._numbered = names
+            self._numbers = {entry.id: index for index, entry in names.items()}
         return [self._numbers[i] for i in ids if i in self._numbers]
 
     def events_of(self, index: int) -> int:
@@ -127,7 +139,6 @@ class Books:
 
     def state_hash(self) -> str:
         """Digest of all books of the feed."""
-        self.refresh()
         return state_hash(self.engine, [self.name(int(i)) for i in self.engine.instruments()])
 
     def integrity(self) -> dict[str, int]:
@@ -164,6 +175,7 @@ class ItchBooks(Books):
             session=opened.session.encode("latin-1"),
             window=opened.window,
         )
+        self._names: dict[int, Instrument] = {}
         self._version = -1
         self.imaging = False
         """Behind the beginning of an image and before its end: the books are not whole."""
@@ -184,13 +196,15 @@ class ItchBooks(Books):
         if record.kind in (Kind.IMAGE_BEGIN, Kind.IMAGE_END):
             self.imaging = record.kind == Kind.IMAGE_BEGIN
 
-    def _learn(self) -> dict[int, Instrument]:
+    @property
+    def names(self) -> dict[int, Instrument]:
+        """Of the session's stock directory."""
         version = int(self.live.names_version)
-        if version == self._version:
-            return self._names
-        self._version = version
-        named = {i: s for i, s in self.live.symbols().items() if s}
-        return {i: instrument(symbol, self.opened.venue) for i, symbol in named.items()}
+        if version != self._version:
+            self._version = version
+            named = {i: s for i, s in self.live.symbols().items() if s}
+            self._names = {i: instrument(symbol, self.opened.venue) for i, symbol in named.items()}
+        return self._names
 
     def _save(self) -> dict[str, Any]:
         return {"live": self.live.save(), "imaging": self.imaging}
@@ -213,6 +227,7 @@ class TextBooks(Books):
         super().__init__(number, opened, engine, self.text.feed.mask, make_stage)
         self.seq = 0
         """Number of the newest text."""
+        self._names: dict[int, Instrument] = {}
 
     def apply(self, record: Record) -> None:
         """A text to the decoder, its events to the engine."""
@@ -224,9 +239,13 @@ class TextBooks(Books):
             self.text.doubt(record.recv_ns, record.seq)
             self.text.feed.pump(self.engine)
 
-    def _learn(self) -> dict[int, Instrument]:
+    @property
+    def names(self) -> dict[int, Instrument]:
+        """Products by the order of their first sight; they only grow in number."""
         known: dict[int, Instrument] = self.text.feed.instruments()
-        return known
+        if len(known) != len(self._names):
+            self._names = known
+        return self._names
 
     @property
     def messages(self) -> int:
@@ -273,7 +292,7 @@ class EventBooks(Books):
             self._events += len(events)
         elif record.kind == Kind.NAMES:
             told = _NAMES.decode(record.body)
-            self._told |= {int(i): _file_instrument(entry) for i, entry in told.names.items()}
+            self._told = self._told | {int(i): _file_instrument(entry) for i, entry in told.names.items()}
             for kind, n, index in told.findings:
                 self.engine.count(int(Integrity(kind)), n, index)
         elif record.kind == Kind.END:
@@ -285,8 +304,10 @@ class EventBooks(Books):
         """Events applied."""
         return self._events
 
-    def _learn(self) -> dict[int, Instrument]:
-        return dict(self._told)
+    @property
+    def names(self) -> dict[int, Instrument]:
+        """As NAMES records told them."""
+        return self._told
 
     def _save(self) -> dict[str, Any]:
         names = {str(i): [e.id, e.px_exp, e.qty_exp, e.tick, e.lot] for i, e in self._told.items()}

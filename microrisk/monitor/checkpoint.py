@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,15 +79,10 @@ def write(folder: Path, checkpoint: Checkpoint) -> Path:
     return path
 
 
-def latest(folder: Path, model: str) -> tuple[Checkpoint | None, list[str]]:
-    """The newest one that can be used, and why newer ones cannot."""
-    notices: list[str] = []
+def candidates(folder: Path, model: str) -> Iterator[tuple[Path, Checkpoint | str]]:
+    """Each one, newest first, or why it cannot be used."""
     for path in sorted(folder.glob("*" + SUFFIX), reverse=True):
-        found = read(path, model)
-        if isinstance(found, Checkpoint):
-            return found, notices
-        notices.append(f"{path.name} is passed over: {found}")
-    return None, notices
+        yield path, read(path, model)
 
 
 def read(path: Path, model: str) -> Checkpoint | str:
@@ -105,7 +101,13 @@ def read(path: Path, model: str) -> Checkpoint | str:
         return f"of a newer build (schema {version}, this one reads up to {SCHEMA})"
     if len(body) != size or zlib.crc32(body) != crc:
         return f"its checksum does not hold ({len(body)} bytes of {size})"
-    state = msgspec.msgpack.decode(body)
+    try:
+        return _found(msgspec.msgpack.decode(body), model)
+    except (msgspec.MsgspecError, KeyError, TypeError) as why:
+        return f"of another layout ({type(why).__name__}: {why})"
+
+
+def _found(state: dict[str, Any], model: str) -> Checkpoint | str:
     for key, own in (("abi", ABI_HASH), ("format", format_hash())):
         if state[key] != own:
             return f"made by another build ({key} {state[key]}, this one has {own})"

@@ -52,16 +52,19 @@ class Desk:
         on_opened: Callable[[Books], None] = lambda _: None,
     ) -> None:
         self.weights, self.scored, self._rows = weights, scored, rows
+        self.writing = False
+        """Records come from this process: its own checks need no comparison."""
+        self._on_opened = on_opened
+        self.clear()
+
+    def clear(self) -> None:
+        """As before the first record."""
         self.books: dict[int, Books] = {}
         self.opened: dict[int, Opened] = {}
         self.chain = ""
         self.clocks = 0
         self.now_ns = 0
-        self.writing = False
-        """Records come from this process: its own checks need no comparison."""
-        self._on_opened = on_opened
         self._counts: dict[Key, int] = {}
-        self._n_names = 0
 
     # -- records --------------------------------------------------------------------------------------------------
 
@@ -104,8 +107,8 @@ class Desk:
     def _open(self, record: Record) -> None:
         opened = msgspec.json.decode(record.body, type=Opened)
         before = self.opened.get(record.feed)
-        if before is not None and (before.name, before.scheme) != (opened.name, opened.scheme):
-            raise JournalError(f"feed {record.feed} was {before.name!r} and is now {opened.name!r}")
+        if before is not None and (other := before.differs(opened)):
+            raise JournalError(f"feed {record.feed} cannot go on: {other}")
         self.opened[record.feed] = opened
         if before is None:
             books = open_books(record.feed, opened, self._stage)

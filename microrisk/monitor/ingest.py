@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,8 @@ class Ingest:
         self._tell, self._on_rows, self._resync = tell, on_rows, resync
         self._stop = threading.Event()
         self._waiting_records: list[Record] = []
+        self._taken: deque[Item] = deque()
+        self._consequences: deque[Record] = deque()
         self._next_clock = self._next_follow = self._next_sample = self._next_look = 0
         self._retry = 0
 
@@ -122,33 +125,35 @@ class Ingest:
 
     def _drain(self) -> None:
         """What sources handed over before they ended, their last word (DOUBT) too, belongs into the journal."""
-        while len(self.inbox):
+        while len(self.inbox) or self._taken:
             self._take_items()
         self._report()
 
     def turn(self) -> None:
-        """One turn; at most about `idle_us` when nothing comes."""
+        """One turn; at most about `idle_us` when nothing comes. Displays are told of a full disk too."""
         self.turns += 1
         if self.trouble and self.poller.now_ns() < self._retry:
             self._stop.wait(0.01)
-            return
-        try:
-            self._receive(self.idle_us)
-            self.trouble = ""
-        except OutputError as error:
-            self.trouble = str(error)
-            self._retry = self.poller.now_ns() + RETRY_NS
-            return
+        else:
+            self._attempt()
         self._report()
         while self.jobs:
             self.jobs.pop(0)()
         for each in self.every_turn:
             each(self.poller.now_ns())
 
+    def _attempt(self) -> None:
+        try:
+            self._receive(self.idle_us)
+            self.trouble = ""
+        except OutputError as error:
+            self.trouble = str(error)
+            self._retry = self.poller.now_ns() + RETRY_NS
+
     def _receive(self, idle_us: int) -> None:
         self.commit_records()  # what a full disk has left
         now = self.poller.now_ns()
-        wait_us = 0 if len(self.inbox) else max(0, min(idle_us, (self._next_due() - now) // 1000))
+        wait_us = 0 if len(self.inbox) or self._taken else max(0, min(idle_us, (self._next_due() - now) // 1000))
         try:
             self.messages += int(self.poller.poll(int(wait_us), spin=self.spin))
         except OSError as error:
@@ -179,12 +184,14 @@ class Ingest:
     # -- items ------------------------------------------------------------------------------------------------------
 
     def _take_items(self) -> None:
-        items = self.inbox.take(BATCH)
-        if not items:
-            return
-        for item in items:
-            if item.kind in NUMBERED:
+        """Up to BATCH items; each leaves `_taken` when its records are in the block, so that a full disk loses none."""
+        self._taken.extend(self.inbox.take(BATCH - len(self._taken)))
+        while self._taken:
+            numbered = self._taken[0].kind in NUMBERED
+            if numbered:
                 self.commit_records()
+            item = self._taken.popleft()
+            if numbered:
                 self._numbered(item)
             elif item.feed in self.desk.opened:
                 self.put(item.feed, Kind(item.kind), item.recv_ns, item.seq, item.body, item.flags)
@@ -196,17 +203,21 @@ class Ingest:
         self._waiting_records.append(Record(feed, int(kind), flags, recv_ns, seq, body))
 
     def commit_records(self) -> None:
-        """Write the block, then apply what was put into it; a block that cannot be written is tried again as it is."""
-        if not self._waiting_records:
-            return
-        self.writer.flush()
-        written, self._waiting_records = self._waiting_records, []
-        for record in written:
-            self.desk.apply(record)
-            self._applied(record)
-        for feed in {record.feed for record in written if record.kind == Kind.TEXT}:
-            self._ask_images(feed)
-        self._observe(written)
+        """Write the block, then apply what was put into it; a block that cannot be written is tried again as it is.
+
+        What follows for a transport (held messages behind an image) makes records of its own, for the block behind.
+        """
+        if self._waiting_records:
+            self.writer.flush()
+            written, self._waiting_records = self._waiting_records, []
+            for record in written:
+                self.desk.apply(record)
+            for feed in {record.feed for record in written if record.kind == Kind.TEXT}:
+                self._ask_images(feed)
+            self._observe(written)
+            self._consequences.extend(record for record in written if record.kind == Kind.IMAGE_END)
+        while self._consequences:
+            self._image_is_in(self._consequences.popleft())
 
     def _numbered(self, item: Item) -> None:
         """An answer or numbered stream: through arbitration, which makes the records."""
@@ -216,6 +227,7 @@ class Ingest:
             books.live.take(item.flags, item.body, item.recv_ns, self.writer.core)
         elif item.kind == NEW_SESSION:
             if bytes(books.live.session) != item.body or books.live.ended:
+                self.report_rows()
                 midnight = self.midnight_of(item.recv_ns)
                 books.live.begin_session(item.body, midnight, item.recv_ns, self.writer.core, max(item.seq, 1))
         else:
@@ -229,16 +241,12 @@ class Ingest:
         except OSError as error:
             raise OutputError(f"cannot write the journal at {self.writer.folder}: {error.strerror}") from error
 
-    def _applied(self, record: Record) -> None:
-        """What an applied record means for the transport."""
-        if record.kind == Kind.IMAGE_END:
-            books = self.desk.books[record.feed]
-            if isinstance(books, ItchBooks):
-                books.live.joined(record.seq, self.poller.now_ns(), self.writer.core)
-                self.commit()
-                self.recoveries[record.feed].joined(self.poller.now_ns())
-        elif record.kind == Kind.TEXT:
-            self.messages += 1
+    def _image_is_in(self, record: Record) -> None:
+        books = self.desk.books[record.feed]
+        if isinstance(books, ItchBooks):
+            books.live.joined(record.seq, self.poller.now_ns(), self.writer.core)
+            self.recoveries[record.feed].joined(self.poller.now_ns())
+            self.commit()
 
     def _ask_images(self, feed: int, *, again: bool = False) -> None:
         """Products of a JSON venue whose books wait for an image are asked for when they begin to, and at each CLOCK.
@@ -260,6 +268,7 @@ class Ingest:
         now = self.poller.now_ns()
         for record in written:
             if record.kind == Kind.TEXT:
+                self.messages += 1
                 if record.feed not in self.text_latency:
                     self.text_latency[record.feed] = np.zeros(len(EDGES), np.uint64)
                 self.text_latency[record.feed][bucket_of(now - record.recv_ns)] += ONE
@@ -283,6 +292,7 @@ class Ingest:
                 self.commit()
 
     def _begin_session(self, books: ItchBooks, name: bytes, now_ns: int) -> None:
+        self.report_rows()  # what was scored until now belongs to the session that ends
         books.live.begin_session(name, self.midnight_of(now_ns), now_ns, self.writer.core)
         self.commit()
         self.recoveries[books.number].session_began()
@@ -300,7 +310,14 @@ class Ingest:
     # -- what others get ----------------------------------------------------------------------------------------------
 
     def _report(self) -> None:
+        self.report_rows()
         now = self.poller.now_ns()
+        if now >= self._next_follow:
+            self._next_follow = now + FOLLOW_NS
+            self._pictures(now)
+
+    def report_rows(self) -> None:
+        """Alarms and trades of what was applied, under the names and the session that hold now."""
         for books in self.desk.books.values():
             if not books.engine.kept:
                 continue
@@ -310,9 +327,6 @@ class Ingest:
             trades = books.engine.take_trades()
             if len(trades):
                 self.frames.trades(books.number, trades[-TRADES:])
-        if now >= self._next_follow:
-            self._next_follow = now + FOLLOW_NS
-            self._pictures(now)
 
     def _rows(self, books: Books, rows: NDArray[Any]) -> None:
         if self._on_rows is not None:

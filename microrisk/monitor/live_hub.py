@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from microrisk.monitor.books import Books, ItchBooks, best_texts
-from microrisk.monitor.hub import LIVE, SCHEMA, Alert, Consolidated, FeedRow, Frame, InstrumentRow, Stage
+from microrisk.monitor.hub import ENDED, LIVE, SCHEMA, Alert, Consolidated, FeedRow, Frame, InstrumentRow, Stage
 from microrisk.monitor.ingest import Ingest
 from microrisk.monitor.labels import Labels
 from microrisk.monitor.latency import buckets, stage_of
@@ -290,9 +290,9 @@ class LiveHub:
         return self._exposition()
 
     def ready(self) -> tuple[bool, dict[str, str]]:
-        """Whether every feed is live."""
+        """Whether every feed is live, or has come to its end: a recording played, a session that the venue ended."""
         states = {f.name: f.state for f in self._overview["feeds"]}
-        return bool(states) and all(s == LIVE for s in states.values()), states
+        return bool(states) and all(s in (LIVE, ENDED) for s in states.values()), states
 
 
 def feed_counts(ingest: Ingest, books: Books) -> dict[str, int]:

@@ -45,6 +45,11 @@ class Net:
             self._loop.call_soon_threadsafe(self._stop)
             self._thread.join(timeout=10)
 
+    def close(self) -> None:
+        """Give the loop back, if `start` was never reached."""
+        if not self._thread.is_alive() and not self._loop.is_closed():
+            self._loop.close()
+
     def _stop(self) -> None:
         if self._stopping is not None:
             self._stopping.set()

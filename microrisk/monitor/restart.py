@@ -13,7 +13,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from microrisk.errors import UsageError
+from microrisk.errors import MicroriskError, OutputError, UsageError
 from microrisk.monitor import checkpoint as checkpoints
 from microrisk.monitor.books import Books
 from microrisk.monitor.desk import Desk
@@ -26,12 +26,17 @@ LOCK = "lock"
 class Lock:
     """One process writes a journal: an advisory lock that ends with the process, however it ends.
 
-    Raises UsageError when another process holds it.
+    Raises UsageError when another process holds it, OutputError when the folder cannot be written.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._file = (folder / LOCK).open("a+")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = (folder / LOCK).open("a+")
+        except OSError as error:
+            raise OutputError(
+                f"cannot write the journal at {folder}: {error.strerror or error}; name another --journal"
+            ) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -93,13 +98,8 @@ def restart(folder: Path, desk: Desk, on_rows: Rows, *, until: int | None = None
     """
     found = Restart()
     began = time.perf_counter()
-    newest, found.notices = checkpoints.latest(folder, weights_hash(desk.weights))
-    start, crc = 0, 0
-    if newest is not None:
-        desk.load(newest.desk)
-        found.checkpoint, found.alerts = newest.number, newest.alerts
-        start, crc = newest.number, newest.crc
-    reader = Reader(folder, start=start, crc=crc)
+    newest = _loaded(folder, desk, found)
+    reader = Reader(folder, start=newest.number, crc=newest.crc) if newest else Reader(folder, start=0, crc=0)
     before = sum(b.messages for b in desk.books.values())
     for block in reader:
         if until is not None and block.number >= until:
@@ -113,6 +113,28 @@ def restart(folder: Path, desk: Desk, on_rows: Rows, *, until: int | None = None
     if found.cut:
         found.notices.append(found.cut)
     return found, Writer(folder, number=reader.state.number, crc=reader.state.crc)
+
+
+def _loaded(folder: Path, desk: Desk, found: Restart) -> checkpoints.Checkpoint | None:
+    """Bring the desk to the newest checkpoint that can be used; one that cannot is passed over with a notice."""
+    for path, checkpoint in checkpoints.candidates(folder, weights_hash(desk.weights)):
+        why = checkpoint if isinstance(checkpoint, str) else _load(desk, checkpoint)
+        if not why:
+            assert isinstance(checkpoint, checkpoints.Checkpoint)
+            found.checkpoint, found.alerts = checkpoint.number, checkpoint.alerts
+            return checkpoint
+        found.notices.append(f"{path.name} is passed over: {why}")
+    return None
+
+
+def _load(desk: Desk, checkpoint: checkpoints.Checkpoint) -> str:
+    """Load it; otherwise why not, and the desk is as before."""
+    try:
+        desk.load(checkpoint.desk)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, MicroriskError) as why:
+        desk.clear()
+        return f"of another layout ({type(why).__name__}: {why})"
+    return ""
 
 
 def new_rows(desk: Desk) -> Iterator[tuple[Books, NDArray[Any]]]:

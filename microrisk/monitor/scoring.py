@@ -34,6 +34,8 @@ class LiveStage:
     def __init__(self, engine: Engine, weights: Weights, mask: int, rows: int = FRESH_ROWS) -> None:
         self.engine, self.weights, self.mask = engine, weights, mask
         self.chosen: set[int] = set()
+        self._bound: set[int] = set()
+        """Instruments that have a table of their own."""
         self._own = {*weights.table_owners(), *(owner for owner, _ in weights.level_owners())} - {"generic"}
         self._expanded: dict[str | None, NDArray[np.int8]] = {}
         heads = Heads(weights.heads_tensors(), mask)
@@ -77,12 +79,17 @@ class LiveStage:
         return {"table": "own" if own else "generic", "calibrated": bool(own and level.calibrated)}
 
     def _bind(self, index: int, name: str, *, keep_state: bool) -> None:
-        if name not in self._own:
+        if name in self._own:
+            self._bound.add(index)
+        elif index in self._bound:  # the number was another instrument's, in the session before
+            self._bound.discard(index)
+        else:
             return
         table = self.weights.table_for(name)
         fresh = state.initial_state(tick=table.tick, lot=table.lot, mask=self.mask)
         params = alert.make_params(self.weights.level_for(name, self.mask)).tobytes()
-        self.engine.set_table(index, fresh, self._table(name), params, keep_state=keep_state)
+        own = self._table(name if name in self._own else None)
+        self.engine.set_table(index, fresh, own, params, keep_state=keep_state)
 
     def _table(self, name: str | None) -> NDArray[np.int8]:
         if name not in self._expanded:

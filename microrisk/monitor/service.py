@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,7 @@ from microrisk.feed.base import midnight_ns
 from microrisk.monitor import checkpoint as checkpoints
 from microrisk.monitor.address import SourceSpec, unique
 from microrisk.monitor.alert_log import AlertLog
-from microrisk.monitor.alerts import Alerts, origin_of
+from microrisk.monitor.alerts import Alerts, Origin, origin_then
 from microrisk.monitor.books import Books, ItchBooks, Opened
 from microrisk.monitor.consolidated import Consolidator, Symbols
 from microrisk.monitor.desk import SCORED, Desk
@@ -100,13 +101,26 @@ class Service:
         self.sources, self.settings = unique(sources), settings
         self._temporary = settings.folder is None
         self.folder = settings.folder or Path(tempfile.mkdtemp(prefix="microrisk-monitor-"))
-        self._lock = Lock(self.folder)
+        self._next_checkpoint = 0
+        self._untold: list[Alert] = []
+        self._early: list[tuple[Origin, NDArray[Any]]] = []
+        with ExitStack() as held:
+            self._begin(held)
+            self._held = held.pop_all()  # given back by `stop`; by the `with` when the beginning was refused
+
+    def _begin(self, held: ExitStack) -> None:
+        settings = self.settings
+        if self._temporary:
+            held.callback(shutil.rmtree, self.folder, ignore_errors=True)
+        held.callback(Lock(self.folder).release)
         weights, self.facts = named(settings.model)
         self._model_hash = weights_hash(weights)
         self.log = AlertLog(self.folder / "alerts.jsonl")
+        held.callback(self.log.close)
         self.desk = Desk(weights, scored=settings.scored, rows=ALL_ROWS if settings.row_takers else FRESH_ROWS)
-        self._early: list[tuple[Books, NDArray[Any]]] = []
-        self.restarted, writer = restart(self.folder, self.desk, lambda b, r: self._early.append((b, r)))
+        self.restarted, writer = restart(self.folder, self.desk, self._put_aside)
+        held.callback(writer.close)
+        self._checkpointed = self.restarted.checkpoint or 0
         told = {a.id for a in self.log.last(TOLD, after=self.restarted.alerts)}
         self.alerts = Alerts(weights, self.facts["name"], told=told, n=self.log.n)
         self.frames = Frames()
@@ -121,15 +135,14 @@ class Service:
         )
         self.ingest.cpu, self.ingest.spin, self.ingest.idle_us = settings.cpu, settings.spin, settings.idle_us
         self.wiring = Wiring(self.ingest, settings.passwords)
+        held.callback(self.wiring.close)
         self.hub = self._make_hub()
         for alert in self.log.last(1000):
             self.hub.tell(alert)
         self.hub.notices += self.restarted.notices
         self.net = Net(self.ingest.inbox.state)
+        held.callback(self.net.close)
         self._thread = threading.Thread(target=self._ingest_loop, name="ingest", daemon=True)
-        self._next_checkpoint = 0
-        self._checkpointed = self.restarted.checkpoint or 0
-        self._untold: list[Alert] = []
 
     def _make_hub(self) -> LiveHub:
         reliability = Reliability()
@@ -152,6 +165,14 @@ class Service:
 
     def start(self) -> None:
         """Open the feeds, begin both threads."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop(clean=False)
+            raise
+
+    def _start(self) -> None:
+        self._same_feeds()
         sys.setswitchinterval(SWITCH_S)
         self.desk.writing = True
         self._tell_early()
@@ -165,19 +186,14 @@ class Service:
             self.net.add(number, job)
 
     def stop(self, *, clean: bool = True) -> None:
-        """End sources, then books; a last checkpoint unless `clean` is False."""
+        """End sources, then books; a last checkpoint unless `clean` is False. Harmless when done twice."""
         self.net.stop()
         self.ingest.stop()
         if self._thread.is_alive():
             self._thread.join(timeout=30)
         if clean and self.ingest.failure is None and not self._temporary:
             self.checkpoint()
-        self.wiring.close()
-        self.ingest.writer.close()
-        self.log.close()
-        self._lock.release()
-        if self._temporary:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        self._held.close()
 
     @property
     def failure(self) -> BaseException | None:
@@ -192,6 +208,22 @@ class Service:
             self.hub.refresh_all(self.ingest.poller.now_ns())
 
     # -- feeds ------------------------------------------------------------------------------------------------------
+
+    def _same_feeds(self) -> None:
+        """A feed of the journal goes on as what it was; asked before anything is written.
+
+        Raises
+        ------
+        UsageError : an address gives a name of the journal to another feed
+        """
+        opened = {o.name: o for o in self.desk.opened.values()}
+        for spec in self.sources:
+            before = opened.get(spec.name)
+            if before is not None and (other := before.differs(self._opened(spec, 0))):
+                raise UsageError(
+                    f"the journal {self.folder} has books of a feed {spec.name!r}, and this one is another: {other}; "
+                    "call it otherwise (name=), or name another --journal"
+                )
 
     def _open_feeds(self) -> list[tuple[int, Any]]:
         numbers = {o.name: n for n, o in self.desk.opened.items()}
@@ -225,10 +257,15 @@ class Service:
 
     # -- ingest thread ------------------------------------------------------------------------------------------------
 
+    def _put_aside(self, books: Books, rows: NDArray[Any]) -> None:
+        fresh = rows[rows["fresh"] != 0]
+        if len(fresh):
+            self._early.append((origin_then(books, fresh), fresh))
+
     def _tell_early(self) -> None:
         """Alerts of what was read back; those in the log are recognised."""
-        for books, rows in self._early:
-            for alert in self.alerts.of(rows, origin_of(books)):
+        for origin, rows in self._early:
+            for alert in self.alerts.of(rows, origin):
                 self._tell(alert)
         self._early.clear()
 
@@ -266,8 +303,15 @@ class Service:
             self.checkpoint()
 
     def checkpoint(self) -> None:
-        """Write the whole state; journal segments in front of the one before it are dropped."""
+        """Write the whole state; journal segments in front of the one before it are dropped.
+
+        Not before every alert up to here is in the log: a restart asks the log only for those behind the checkpoint.
+        """
         writer = self.ingest.writer
+        self.ingest.report_rows()
+        self._write_alerts()
+        if self._untold:
+            return
         try:
             self.ingest.put(NO_FEED, Kind.CHECK, self.ingest.poller.now_ns(), body=self.desk.check_body())
             self.ingest.commit_records()
