@@ -81,7 +81,7 @@ def live_record(session: nox.Session) -> None:
     """
     parts = {
         "faults": ["benchmarks.faults", "--messages", "1000000", "--save"],
-        "kills": ["benchmarks.kills", "--kills", "200", "--save"],
+        "kills": ["benchmarks.kills", "--kills", "200", "--restarts", "--save"],
         "load": ["benchmarks.bench_live", "--rate", "1000000", "--seconds", "60", "--save"],
     }
     for name in session.posargs or parts:

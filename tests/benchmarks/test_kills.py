@@ -1,0 +1,21 @@
+"""A few kills of each transport; two hundred are recorded by `nox -s live_record -- kills`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.kills import SECONDS, TRANSPORTS
+from microrisk.evaluate.demo import planted
+from microrisk.market.write import session_date, write_itch
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_killed_and_gone_on(transport: str, tmp_path: Path) -> None:
+    session = planted(2, SECONDS)
+    path = write_itch(session, tmp_path / "market.itch")
+    found = TRANSPORTS[transport](path, session_date(session), tmp_path, 3, 1)
+    assert found["kills"] == 3
+    assert found["alerts"] > 5
+    assert (found["lost"], found["doubled"], found["strange"], found["hash_equal"]) == (0, 0, 0, True)
