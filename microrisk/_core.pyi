@@ -398,7 +398,9 @@ class LiveFeed:
     def counters(self) -> dict[str, int]:
         """packets_a, packets_b, missing_a, ..., messages, duplicates, late, recovered, reordered, malformed, ..."""
     def stages(self) -> dict[str, NDArray[np.uint64]]:
-        """Counts by bucket of `paced_edges`: receive_taken, taken_journalled, journalled_scored, receive_scored."""
+        """Counts by bucket of `paced_edges`: receive_taken, taken_journalled, journalled_scored, receive_scored; and
+        missing_filled, from the sight of a hole to the coming of each piece of it.
+        """
     def symbols(self) -> dict[int, str]: ...
     def save(self) -> bytes: ...
     def load(self, data: Buffer) -> None: ...

@@ -152,6 +152,7 @@ py::dict stages(PyLiveFeed& self) {
   out["taken_journalled"] = counts_of(s.taken_journalled);
   out["journalled_scored"] = counts_of(s.journalled_scored);
   out["receive_scored"] = counts_of(s.receive_scored);
+  out["missing_filled"] = counts_of(self.idle().arbiter.missing_filled);
   return out;
 }
 

@@ -221,7 +221,7 @@ void Arbiter::accept(const Packet& packet, std::int64_t recv_ns, Journal& out) {
 // The general way: new messages are held, then whatever is next in sequence is handed on.
 void Arbiter::accept_ahead(const Packet& packet, std::int64_t recv_ns, Journal& out) {
   const std::uint64_t held = counts.held.get();
-  fill(packet);
+  fill(packet, recv_ns);
   if (packet.end > seen_) {
     const std::uint64_t from = std::max(packet.first, seen_);
     reveal(from, recv_ns);
@@ -238,7 +238,7 @@ void Arbiter::accept_ahead(const Packet& packet, std::int64_t recv_ns, Journal& 
 }
 
 // Holds the messages that lie in holes.
-void Arbiter::fill(const Packet& packet) {
+void Arbiter::fill(const Packet& packet, std::int64_t recv_ns) {
   auto at = holes_.upper_bound(packet.first);
   if (at != holes_.begin()) --at;
   while (at != holes_.end() && at->second.first < packet.end) {
@@ -251,6 +251,7 @@ void Arbiter::fill(const Packet& packet) {
     if (to < hole.end) holes_.emplace(to, Hole{to, hole.end, hole.since_ns});
     hold(packet, from, to);
     counts.recovered.add(to - from);
+    missing_filled.add(static_cast<std::uint64_t>(std::max<std::int64_t>(recv_ns - hole.since_ns, 0)));
   }
 }
 

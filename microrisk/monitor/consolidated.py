@@ -104,14 +104,21 @@ class Consolidator:
 
     def __call__(self, rows: Iterable[InstrumentRow], feeds: Mapping[int, FeedRow]) -> list[Consolidated]:
         """Symbols that more than one venue has, by name."""
+        several = self._several(rows, feeds)
+        if self._reliability is not None:
+            self._reliability.disagree(distances_mbp(several.values()))
+        return [_consolidated(symbol, several[symbol]) for symbol in sorted(several)]
+
+    def again(self, rows: Iterable[InstrumentRow], feeds: Mapping[int, FeedRow]) -> list[Consolidated]:
+        """The same of some symbols between two times; weights stay."""
+        return [_consolidated(symbol, quotes) for symbol, quotes in self._several(rows, feeds).items()]
+
+    def _several(self, rows: Iterable[InstrumentRow], feeds: Mapping[int, FeedRow]) -> dict[str, list[_Quote]]:
         groups: dict[str, list[_Quote]] = defaultdict(list)
         for row in rows:
             symbol, venue = self._symbols.of(row.id)
             groups[symbol].append(_quote(row, venue, feeds.get(row.feed)))
-        several = {s: g for s, g in groups.items() if len({q.venue for q in g}) > 1}
-        if self._reliability is not None:
-            self._reliability.disagree(distances_mbp(several.values()))
-        return [_consolidated(symbol, several[symbol]) for symbol in sorted(several)]
+        return {s: g for s, g in groups.items() if len({q.venue for q in g}) > 1}
 
 
 def _quote(row: InstrumentRow, venue: str, feed: FeedRow | None) -> _Quote:

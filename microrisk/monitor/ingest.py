@@ -39,6 +39,8 @@ from microrisk.spec.journal import NO_FEED, Kind
 CLOCK_NS = 250_000_000
 IDLE_US = 20_000
 """The longest wait for a datagram: pictures and alarms are told at least this often."""
+URGENT_US = 1000
+"""The same while a feed misses something: it is asked for soon, and its coming is told."""
 LOOK_NS = 10_000_000
 """Between two looks at feeds about which nothing is urgent."""
 BATCH = 48
@@ -73,6 +75,9 @@ class Ingest:
         self.inbox = Inbox(self.poller.wake, self.poller.now_ns, self._on_state)
         self.recoveries: dict[int, Recovery] = {}
         self.states: dict[int, tuple[str, str]] = {}
+        self.told_states: dict[int, tuple[str, str]] = {}
+        self.on_states: Callable[[dict[int, tuple[str, str]]], None] = lambda _: None
+        """Called in the turn in which feeds have become live, or are so no more; displays are not asked to wait."""
         self.text_latency: dict[int, NDArray[np.uint64]] = {}
         self.trouble = ""
         self.failure: BaseException | None = None
@@ -90,6 +95,8 @@ class Ingest:
         self._consequences: deque[Record] = deque()
         self._next_clock = self._next_follow = self._next_sample = self._next_look = 0
         self._retry = 0
+        self._said: set[int] = set()
+        self._urgent = False
 
     # -- other threads --------------------------------------------------------------------------------------------
 
@@ -105,6 +112,7 @@ class Ingest:
 
     def _on_state(self, feed: int, state: str, why: str) -> None:
         self.states[feed] = state, why
+        self._said.add(feed)
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
@@ -136,6 +144,7 @@ class Ingest:
             self._stop.wait(0.01)
         else:
             self._attempt()
+        self._tell_states()
         self._report()
         while self.jobs:
             self.jobs.pop(0)()
@@ -153,6 +162,8 @@ class Ingest:
     def _receive(self, idle_us: int) -> None:
         self.commit_records()  # what a full disk has left
         now = self.poller.now_ns()
+        if self._urgent:
+            idle_us = min(idle_us, URGENT_US)
         wait_us = 0 if len(self.inbox) or self._taken else max(0, min(idle_us, (self._next_due() - now) // 1000))
         try:
             self.messages += int(self.poller.poll(int(wait_us), spin=self.spin))
@@ -279,9 +290,11 @@ class Ingest:
         all_ = now_ns >= self._next_look
         if all_:
             self._next_look = now_ns + LOOK_NS
+        self._urgent = False
         for number, recovery in self.recoveries.items():
             books = self.desk.books[number]
             assert isinstance(books, ItchBooks)
+            self._urgent |= books.live.urgent
             if not (all_ or books.live.urgent):
                 continue
             name = books.live.waiting_session()
@@ -306,6 +319,28 @@ class Ingest:
 
         day = datetime.fromtimestamp(now_ns / 1e9, UTC).astimezone(ZoneInfo("America/New_York")).date()
         return midnight_ns(day)
+
+    def _tell_states(self) -> None:
+        """Feeds whose state is another one than was told: looked at where something is going on, not at every feed."""
+        now, news = self.poller.now_ns(), {}
+        for number in self._restless():
+            state = self.feed_state(self.desk.books[number], now)
+            if self.told_states.get(number, ("", ""))[0] != state[0]:
+                self.told_states[number] = news[number] = state
+        if news:
+            self.on_states(news)
+
+    def _restless(self) -> list[int]:
+        if self.trouble:
+            return list(self.desk.books)
+        said, self._said = self._said, set()
+        return [
+            number
+            for number, books in self.desk.books.items()
+            if number in said
+            or self.told_states.get(number, ("", ""))[0] != LIVE
+            or (isinstance(books, ItchBooks) and books.live.urgent)
+        ]
 
     # -- what others get ----------------------------------------------------------------------------------------------
 

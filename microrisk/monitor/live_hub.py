@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from microrisk.monitor.books import Books, ItchBooks, best_texts
@@ -37,7 +38,7 @@ class LiveHub:
     Parameters
     ----------
     facts : model and back end for the overview
-    consolidate : instrument rows -> Consolidated (weights and symbols are its business)
+    consolidate : instrument rows -> Consolidated (weights and symbols are its business); again : of some of them
     weigh : books, feed row's counts -> (weight, reasons)
     """
 
@@ -48,11 +49,13 @@ class LiveHub:
         facts: dict[str, Any],
         *,
         consolidate: Consolidate = lambda rows, feeds: [],
+        again: Consolidate = lambda rows, feeds: [],
         weigh: Weigh = lambda feed, counts, state, now_ns: (float(state == LIVE), []),
         exposition: Callable[[], bytes] = lambda: b"",
     ) -> None:
         self._ingest, self._labels, self._facts = ingest, labels, facts
-        self._consolidate, self._weigh, self._exposition = consolidate, weigh, exposition
+        self._consolidate, self._again = consolidate, again
+        self._weigh, self._exposition = weigh, exposition
         self._alerts: deque[Alert] = deque(maxlen=KEPT_ALERTS)
         self._lock = threading.Lock()
         self._overview: dict[str, Any] = {"schema": SCHEMA, "feeds": [], "notices": []}
@@ -72,6 +75,31 @@ class LiveHub:
     def tell(self, alert: Alert) -> None:
         """A new alert."""
         self._alerts.append(alert)
+
+    def note_states(self, news: dict[int, tuple[str, str]]) -> None:
+        """States of feeds that have changed, into the lists as they are: no stale book is shown as live until the next.
+
+        A feed that becomes live is left to the next lists: its instruments may have states of their own.
+        """
+        news = {number: state for number, state in news.items() if state[0] != LIVE}
+        if not news:
+            return
+        replace = msgspec.structs.replace
+        feeds = [
+            replace(f, state=news[f.number][0], why=news[f.number][1]) if f.number in news else f
+            for f in self._overview["feeds"]
+        ]
+        self._overview = self._overview | {"feeds": feeds}
+        self._instruments = [replace(r, state=news[r.feed][0]) if r.feed in news else r for r in self._instruments]
+        self._consolidate_again({r.id for r in self._instruments if r.feed in news}, feeds)
+
+    def _consolidate_again(self, changed: set[str], feeds: list[FeedRow]) -> None:
+        """The symbols of these instruments."""
+        hit = [c for c in self._consolidated if any(venue[0] in changed for venue in c.venues)]
+        ids = {venue[0] for c in hit for venue in c.venues}
+        rows = [r for r in self._instruments if r.id in ids]
+        fresh = {c.symbol: c for c in self._again(rows, {f.number: f for f in feeds})} if hit else {}
+        self._consolidated = [fresh.get(c.symbol, c) for c in self._consolidated]
 
     def refresh(self, now_ns: int) -> None:
         """Make the lists anew when they are due, a millisecond at a time: books do not wait for lists either."""
@@ -114,6 +142,7 @@ class LiveHub:
         self._overview = self._make_overview(now_ns, feeds, len(self._names))
         yield True
         self._latency = self._make_latency()
+        self.note_states(ingest.told_states)  # of feeds that have changed while the lists were made
 
     def _listed(self) -> list[tuple[int, int]]:
         """The busiest LISTED instruments, and those that are scored."""

@@ -146,12 +146,14 @@ class Service:
 
     def _make_hub(self) -> LiveHub:
         reliability = Reliability()
+        consolidator = Consolidator(Symbols(self.settings.same), reliability)
         hub = LiveHub(
             self.ingest,
             Labels(self.folder / "labels.jsonl"),
             self._shown(),
             weigh=reliability.weigh,
-            consolidate=Consolidator(Symbols(self.settings.same), reliability),
+            consolidate=consolidator,
+            again=consolidator.again,
             exposition=lambda: self.metrics.exposition(),
         )
         build = {"version": version("microrisk"), "abi": ABI_HASH, "model": str(self.facts["name"])}
@@ -178,6 +180,7 @@ class Service:
         self._tell_early()
         jobs = self._open_feeds()
         self.ingest.every_turn.append(self._keep)
+        self.ingest.on_states = self.hub.note_states
         self.hub.refresh_all(self.ingest.poller.now_ns())
         _freeze()
         self.net.start()

@@ -168,7 +168,8 @@ def test_the_time_is_the_kernels(rig: Rig) -> None:
     # a stamp is carried over to the steady clock within tens of microseconds
     assert begin - 1_000_000 <= at <= sent + 1_000_000
     stages = rig.feeds[0].stages()
-    assert set(stages) == {"receive_taken", "taken_journalled", "journalled_scored", "receive_scored"}
+    assert set(stages) == {"receive_taken", "taken_journalled", "journalled_scored", "receive_scored", "missing_filled"}
+    assert int(stages.pop("missing_filled").sum()) == 0
     assert all(int(s.sum()) == 4 for s in stages.values())
     (bucket,) = np.flatnonzero(stages["receive_scored"])
     assert paced_edges()[bucket] >= 45_000_000

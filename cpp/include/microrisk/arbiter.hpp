@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "microrisk/journal.hpp"
+#include "microrisk/paced.hpp"
 
 namespace microrisk {
 
@@ -80,6 +81,7 @@ class Arbiter {
   bool ended() const noexcept { return ended_.get() != 0; }
 
   ArbiterCounts counts;
+  FineHistogram missing_filled;  // from the sight of a hole to the coming of each piece of it
   struct Line {
     Tally packets, missing;  // numbers that the line jumped over
     std::uint64_t next = 0;
@@ -115,7 +117,7 @@ class Arbiter {
   std::size_t read_blocks(const std::uint8_t* data, std::size_t size, std::size_t offset, std::uint64_t count);
   void accept(const Packet& packet, std::int64_t recv_ns, Journal& out);
   void accept_ahead(const Packet& packet, std::int64_t recv_ns, Journal& out);
-  void fill(const Packet& packet);
+  void fill(const Packet& packet, std::int64_t recv_ns);
   void reveal(std::uint64_t upto, std::int64_t recv_ns);
   void idle(std::uint64_t count, std::uint64_t seq, std::int64_t recv_ns, Journal& out);
   void hold(const Packet& packet, std::uint64_t first, std::uint64_t end);
