@@ -208,7 +208,7 @@ def test_sockets(tmp_path: Path) -> None:
     assert rig.poller.counters()["clock_steps"] == 1
     assert 0 <= rig.feed.last_packet_ns - before < 1_000_000_000
     stages = rig.feed.stages()
-    assert int(stages.pop("missing_filled").sum()) == 0
+    assert int(stages.pop("missing_filled").sum()) > 0
     assert all(int(s.sum()) == len(messages()) for s in stages.values())
     assert rig.poller.counters()["kernel_drops"] == 0
     rig.poller.wake()
