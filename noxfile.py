@@ -75,14 +75,15 @@ def bench_record(session: nox.Session) -> None:
 
 @nox.session
 def live_record(session: nox.Session) -> None:
-    """The monitor's large figures, about 25 quiet minutes: faults over a million messages, 200 kills, load and latency.
+    """The monitor's large figures, about 40 quiet minutes: faults over a million messages, 200 kills, load, venues.
 
-    Posargs name parts: faults kills load.
+    Posargs name parts: faults kills load venues.
     """
     parts = {
         "faults": ["benchmarks.faults", "--messages", "1000000", "--save"],
         "kills": ["benchmarks.kills", "--kills", "200", "--restarts", "--save"],
         "load": ["benchmarks.bench_live", "--rate", "1000000", "--seconds", "60", "--save"],
+        "venues": ["benchmarks.venues", "--save"],
     }
     for name in session.posargs or parts:
         session.run("python", "-m", *parts[name])

@@ -294,12 +294,18 @@ class Watched:
 
 @dataclass
 class Trouble:
-    """A fault under way: `product` "" = the whole connection; times of the monotonic clock, 0 = not yet."""
+    """A fault under way: `product` "" = the whole connection; times of the monotonic clock, 0 = not yet.
+
+    Attributes
+    ----------
+    marked : the data of every book that it hurt tell of it: a finding `invalidated` at its place
+    """
 
     product: str
     begun_ns: int = 0
     seen_ns: int = 0
     live_ns: int = 0
+    marked: bool = False
 
     def ms(self) -> tuple[float, float]:
         """Fault to seen, fault to live again."""
@@ -315,6 +321,7 @@ class Feed:
     counts : compared, wrong, strayed (a book that nothing was done to, not live), kept (records of other books,
         applied and live, while one was away)
     blind : a loss that the venue's stream cannot show is under way: wrong books are counted apart
+    opened_ns : when each connection was made
     """
 
     name: str
@@ -331,6 +338,7 @@ class Feed:
     trouble: Trouble | None = None
     settled: bool = False
     blind: bool = False
+    opened_ns: list[int] = field(default_factory=list)
 
 
 def bare(name: str) -> str:
@@ -354,6 +362,8 @@ class Rig:
         feed = self._numbered.get(record.feed)
         if feed is None or record.kind not in (Kind.TEXT, Kind.DOUBT):
             return
+        if record.kind == Kind.TEXT and record.flags == Text.OPENED:
+            feed.opened_ns.append(record.recv_ns)
         product = self.product_of(feed, record) if record.kind == Kind.TEXT else ""
         if product:
             self._check(feed, product)
@@ -423,33 +433,41 @@ class Rig:
 
     def damage(self, feed: Feed, fault: str, product: str) -> Trouble:
         """Drop or corrupt the next message of a product's book; back when it is live again."""
-        hurt = Trouble(product)
+        hurt, before = Trouble(product), self._marks(feed)
 
         def ordered(name: str) -> None:
             hurt.begun_ns = time.monotonic_ns()
 
         feed.flow.ordered, feed.trouble = ordered, hurt
         feed.flow.wanted[product] = fault
-        return self._over(feed, hurt)
+        return self._over(feed, hurt, before)
 
     def cut(self, feed: Feed, fault: str) -> Trouble:
         """`disconnect` or `half_open`; back when every book is live again."""
+        before = self._marks(feed)
         hurt = feed.trouble = Trouble("", time.monotonic_ns())
         getattr(feed.plan, fault)()
         if fault == "half_open":
             self._deafen(feed)
             until(lambda: hurt.seen_ns, "the silence noticed")
             feed.plan.resume()
-        return self._over(feed, hurt)
+        return self._over(feed, hurt, before)
 
     def _deafen(self, feed: Feed) -> None:
         """A websocket library answers pings by itself: those of a dead peer must not come."""
         for client in tuple(feed.server.clients):
             feed.server._loop.call_soon_threadsafe(client.connection.transport.pause_reading)
 
-    def _over(self, feed: Feed, hurt: Trouble) -> Trouble:
+    def _marks(self, feed: Feed) -> dict[str, int]:
+        """Findings `invalidated` of each book."""
+        engine = self.service.desk.books[feed.number].engine
+        return dict(self.asked(lambda: {p: engine.integrity(i)["invalidated"] for p, i in feed.index.items()}))
+
+    def _over(self, feed: Feed, hurt: Trouble, before: dict[str, int]) -> Trouble:
         until(lambda: hurt.live_ns, lambda: f"{feed.name} live again: {hurt} {self.summary(feed)}")
         feed.trouble = None
+        after = self._marks(feed)
+        hurt.marked = all(after[p] > before[p] for p in ([hurt.product] if hurt.product else feed.products))
         return hurt
 
     def lose_unseen(self, feed: Feed, product: str, seconds: float = 0.3) -> None:

@@ -150,13 +150,26 @@ def _outcome(rig: Rig, done: Exercise, frames: tuple[int, int]) -> dict[str, Any
         "frames_wrong": frames[1],
         "unseen_losses_wrong_records": None if feed.venue.drop_seen else feed.counts["wrong_unseen"],
         "integrity": {k: found[k] for k in kinds if found.get(k)},
+        "connections": len(feed.opened_ns),
+        "least_s_between_connections_to_the_venue": _spacing(rig, feed),
         "details": feed.details[:5],
     }
 
 
+def _spacing(rig: Rig, feed: Feed) -> float:
+    """Of all feeds of the same venue: the rule is one attempt a second."""
+    every = sorted(t for f in rig.feeds.values() if f.venue.scheme == feed.venue.scheme for t in f.opened_ns)
+    return round(min(np.diff(every), default=0) / 1e9, 3)
+
+
 def _row(troubles: list[Trouble], kind: str) -> dict[str, Any]:
     seen, live = (np.array(column) for column in zip(*(t.ms() for t in troubles), strict=True))
-    out = {"faults": len(troubles), "seen_ms": _quantiles(seen), "live_again_ms": _quantiles(live)}
+    out = {
+        "faults": len(troubles),
+        "marked_in_the_data": sum(t.marked for t in troubles),
+        "seen_ms": _quantiles(seen),
+        "live_again_ms": _quantiles(live),
+    }
     if kind == "half open":
         out["live_again_behind_seen_ms"] = _quantiles(live - seen)
     if kind == "429":
