@@ -298,6 +298,9 @@ class Trouble:
 
     Attributes
     ----------
+    number : of the message that was dropped or damaged
+    healed : nothing showed the loss and the book is right again: the level that was lost went as it came, or left the
+        window (Kraken, whose checksums cover the ten best levels)
     marked : the data of every book that it hurt tell of it: a finding `invalidated` at its place
     """
 
@@ -305,6 +308,8 @@ class Trouble:
     begun_ns: int = 0
     seen_ns: int = 0
     live_ns: int = 0
+    number: int = 0
+    healed: bool = False
     marked: bool = False
 
     def ms(self) -> tuple[float, float]:
@@ -413,7 +418,10 @@ class Rig:
         if hurt is not None and hurt.seen_ns and not hurt.live_ns and hurt.product not in ("", product):
             feed.counts["kept"] += 1
         feed.counts["compared"] += 1
-        if not self._same(feed, product):
+        if self._same(feed, product):
+            if hurt is not None and hurt.product == product and hurt.begun_ns and not hurt.seen_ns:
+                hurt.healed = feed.newest[product] > hurt.number
+        else:
             feed.counts["wrong_unseen" if feed.blind else "wrong"] += 1
             if not feed.blind:
                 feed.details.append(f"{product} wrong at {feed.newest[product]}")
@@ -432,11 +440,11 @@ class Rig:
     # -- faults -----------------------------------------------------------------------------------------------------
 
     def damage(self, feed: Feed, fault: str, product: str) -> Trouble:
-        """Drop or corrupt the next message of a product's book; back when it is live again."""
+        """Drop or corrupt the next message of a product's book; back when it is live again, or healed."""
         hurt, before = Trouble(product), self._marks(feed)
 
         def ordered(name: str) -> None:
-            hurt.begun_ns = time.monotonic_ns()
+            hurt.number, hurt.begun_ns = feed.flow.ledger.newest(name), time.monotonic_ns()
 
         feed.flow.ordered, feed.trouble = ordered, hurt
         feed.flow.wanted[product] = fault
@@ -464,7 +472,7 @@ class Rig:
         return dict(self.asked(lambda: {p: engine.integrity(i)["invalidated"] for p, i in feed.index.items()}))
 
     def _over(self, feed: Feed, hurt: Trouble, before: dict[str, int]) -> Trouble:
-        until(lambda: hurt.live_ns, lambda: f"{feed.name} live again: {hurt} {self.summary(feed)}")
+        until(lambda: hurt.live_ns or hurt.healed, lambda: f"{feed.name} live again: {hurt} {self.summary(feed)}")
         feed.trouble = None
         after = self._marks(feed)
         hurt.marked = all(after[p] > before[p] for p in ([hurt.product] if hurt.product else feed.products))
