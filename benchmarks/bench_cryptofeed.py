@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.measure import machine, save, say, spread
+from benchmarks.measure import RECORDED, machine, save, say, spread
 from benchmarks.served import BLIND, faults
 from benchmarks.venue_tape import TAPED
 
@@ -42,6 +42,8 @@ QUERY = {"Binance spot": "market=spot", "Binance futures": "market=usdm", "Bitst
 SIDES = ("monitor", "monitor, scored", "cryptofeed")
 QUOTE = {"Binance spot": "-USDT", "Binance futures": "-USDT-PERP"}
 PATIENCE_S = 900.0
+RECORD = RECORDED / "cryptofeed.json"
+"""Speed and faults, each of its own run where they were not taken together."""
 
 
 class Talk:
@@ -213,27 +215,29 @@ def _told(fast: list[Any], paced: list[Any]) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Against cryptofeed on the same scripted venues.")
     parser.add_argument("--venues", default="", help="only venues whose name has this in it")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="of speed; 0 = none")
     parser.add_argument("--products", type=int, default=4)
     parser.add_argument("--messages", type=int, default=100_000, help="of an unpaced run")
     parser.add_argument("--rate", type=float, default=2000.0, help="messages a second of a paced run")
     parser.add_argument("--seconds", type=float, default=10.0, help="of a paced run")
-    parser.add_argument("--drops", type=int, default=100, help="updates lost at each venue; 0 = no faults")
+    parser.add_argument("--drops", type=int, default=100, help="updates lost at each venue; 0 = none")
     parser.add_argument("--save", action="store_true")
     args = parser.parse_args()
     version = installed()
     assert version, f"cryptofeed is not installed in {PYTHON.parent.parent}: nox -s rivals_live does it"
     names = [v for v in VENUES if args.venues in v]
     begun = time.monotonic()
-    out: dict[str, Any] = {"machine": machine(), "cryptofeed": version, "blind": sorted(BLIND)}
-    out |= {k: getattr(args, k) for k in ("rounds", "products", "messages", "rate", "seconds", "drops")}
+    out: dict[str, Any] = {"cryptofeed": version, "blind": sorted(BLIND)}
     if args.rounds:
-        out["speed"] = speed(names, args.rounds, args.products, args.messages, args.rate, args.seconds)
+        words = {k: getattr(args, k) for k in ("rounds", "products", "messages", "rate", "seconds")}
+        out["speed"] = {"machine": machine(), **words}
+        out["speed"] |= speed(names, args.rounds, args.products, args.messages, args.rate, args.seconds)
+        out["speed"]["took_s"] = round(time.monotonic() - begun)
     if args.drops:
-        out["faults"] = faults(names, args.drops)
-    out["took_s"] = round(time.monotonic() - begun)
+        out["faults"] = {"machine": machine(), "drops": args.drops, **faults(names, args.drops)}
     if args.save:
-        save("cryptofeed", "nox -s rivals_live", out)
+        known = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+        save("cryptofeed", "nox -s rivals_live", known | out)
     print(json.dumps(out, indent=1))
 
 
