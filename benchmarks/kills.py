@@ -29,6 +29,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,13 @@ def read_back(folder: Path, **desk: Any) -> dict[str, Any]:
     weights, facts = named(None)
     made, ids = Desk(weights, **desk), []
     alerts = Alerts(weights, facts["name"])
-    found, writer = restart(folder, made, lambda b, rows: ids.extend(a.id for a in alerts.of(rows, origin_of(b))))
+    found, writer = restart(
+        folder,
+        made,
+        lambda b, rows, crossings: ids.extend(
+            a.id for a in chain(alerts.of(rows, origin_of(b)), alerts.crossed(crossings, origin_of(b)))
+        ),
+    )
     writer.close()
     return {"hash": made.hashes(), "ids": ids, "messages": found.messages, "seconds": found.seconds}
 

@@ -246,13 +246,17 @@ class Engine:
     def event_counts(self) -> NDArray[np.uint64]:
         """Completed events of each of `instruments()`, without those that run_itch took by its short way."""
     def record_trades(self) -> None:
-        """Keep a TRADE for each completed event of a watched instrument in which something was traded."""
+        """Keep a TRADE for each completed event of a watched instrument in which something was traded.
+
+        And a CROSSING for each book, watched or not, that becomes crossed in continuous trading.
+        """
     def take_trades(self) -> Records: ...
+    def take_crossings(self) -> Records: ...
     def events_of(self, instrument: int) -> int:
         """The same of one instrument, 0 when it is not known."""
     @property
     def kept(self) -> int:
-        """Rows and trades that wait to be taken."""
+        """Rows, trades and crossings that wait to be taken."""
     def run_clock(self, ts_ns: int) -> None:
         """The time is ts_ns: staleness ticks up to and including it, as the next message would have caused."""
     def doubt(self, instrument: int | None = None) -> None:

@@ -223,8 +223,10 @@ void bind_live_engine(py::class_<PyEngine>& c) {
         return in == nullptr ? 0 : in->completed;
       },
       arg("instrument"));
-  c.def_property_readonly("kept", [](Self s) { return s.idle().rows.size() + s.idle().trades.size(); });
+  c.def_property_readonly(
+      "kept", [](Self s) { return s.idle().rows.size() + s.idle().trades.size() + s.idle().crossings.size(); });
   c.def("take_trades", [](Self s) { return take(s.idle().trades, "TRADE"); });
+  c.def("take_crossings", [](Self s) { return take(s.idle().crossings, "CROSSING"); });
   c.def(
       "run_clock",
       [](Self s, std::int64_t ts) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <utility>
 
 #include "event.hpp"
 
@@ -350,12 +351,15 @@ void Engine::complete(Instrument& in, const Event& e) {
 
 void Engine::check_crossed(Instrument& in, const Event& e) {
   const Ladder &bids = in.book.side[0], &asks = in.book.side[1];
+  const bool alarmed = std::exchange(in.alarmed, false);
   in.book.top_raised = in.crossed = false;
   if (bids.empty() || asks.empty()) return;
   const std::int64_t bid = to_px(false, bids.best().key), ask = to_px(true, asks.best().key);
   if (bid < ask) return;
   in.crossed = true;
   const bool open = in.state == TradingState::TRADING || in.state == TradingState::ALWAYS;
+  in.alarmed = open && bid > ask;
+  if (in.alarmed && !alarmed && trades_on_) crossings.push(Crossing{now, e.seq, bid, ask, in.book.instrument, 0});
   if (bid > ask) {
     report(open ? Integrity::crossed : Integrity::crossed_preopen, in, e);
   } else {

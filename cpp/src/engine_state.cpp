@@ -16,7 +16,7 @@ namespace microrisk {
 
 namespace {
 
-constexpr std::uint32_t VERSION = 1, MAGIC = 0x5345524D, END = 0x2E444E45;
+constexpr std::uint32_t VERSION = 2, MAGIC = 0x5345524D, END = 0x2E444E45;
 
 class Writer {
  public:
@@ -119,8 +119,8 @@ class EngineState {
   void save(Writer& w, const Instrument& in) const {
     w.put(in.book.instrument);
     w.put(static_cast<std::uint8_t>(in.state));
-    for (const bool b : {in.has_book, in.changed, in.crossed, in.in_snapshot, in.suspect, in.book.top_raised, in.scored,
-                         in.book.view != nullptr})
+    for (const bool b : {in.has_book, in.changed, in.crossed, in.alarmed, in.in_snapshot, in.suspect,
+                         in.book.top_raised, in.scored, in.book.view != nullptr})
       w.put(static_cast<std::uint8_t>(b));
     w.put(in.pending.add), w.put(in.pending.cancel), w.put(in.pending.trade), w.put(in.pending.px);
     w.put(in.pending.side), w.put(static_cast<std::uint8_t>(in.pending.posted));
@@ -151,7 +151,7 @@ class EngineState {
     Instrument& in = e_.at(index);
     if (in.has_book || in.completed > 0) Reader::bad("an instrument twice");
     in.state = state(r);
-    in.has_book = r.flag(), in.changed = r.flag(), in.crossed = r.flag();
+    in.has_book = r.flag(), in.changed = r.flag(), in.crossed = r.flag(), in.alarmed = r.flag();
     in.in_snapshot = r.flag(), in.suspect = r.flag();
     const bool raised = r.flag();
     in.scored = r.flag();

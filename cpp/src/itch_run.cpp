@@ -363,6 +363,8 @@ class ItchRun {
   void finish(Instrument& in, const Ahead& a, std::int64_t ts) {
     if (crosses(in)) [[unlikely]]
       report(in, a);
+    else
+      in.alarmed = false;
     if (in.book.deep_change == 0) return;
     Event e{};
     e.ts_event = ts, e.ts_recv = NULL_TS, e.seq = decoder_.messages;

@@ -8,28 +8,32 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from microrisk.evaluate.words import meaning
+from microrisk.feed.base import Instrument
 from microrisk.monitor.books import Books, best_texts
 from microrisk.monitor.hub import SCHEMA, Alert
 from microrisk.pipeline.rows import tail_probability
+from microrisk.pipeline.spine import decimal
 from microrisk.score.drivers import driver_names, drivers
 from microrisk.spec.features import FEATURES
 from microrisk.spec.weightfile import HEADS
 from microrisk.weights import Weights
 
 ID_BYTES = 12
+CROSSED = "crossed"
+"""In the place of a head's name: the book contradicts itself. Its level is 0, and no head has a value."""
 _PLACE = {f.name: f.index for f in FEATURES}
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where rows come from: the feed's name and session, its mask, and what an instrument's number is called."""
+    """Where rows come from: the feed's name and session, its mask, and what is known by an instrument's number."""
 
     feed: str
     session: str
@@ -37,6 +41,7 @@ class Origin:
     name: Callable[[int], str]
     calibrated: Callable[[str], bool]
     best: Callable[[int], tuple[str, str]]
+    entry: Callable[[int], Instrument | None]
 
 
 def origin_of(books: Books) -> Origin:
@@ -49,16 +54,15 @@ def origin_of(books: Books) -> Origin:
     def calibrated(name: str) -> bool:
         return bool(books.stage.marks(name)["calibrated"])
 
-    return Origin(books.opened.name, books.session, books.mask, books.name, calibrated, best)
+    return Origin(books.opened.name, books.session, books.mask, books.name, calibrated, best, books.names.get)
 
 
-def origin_then(books: Books, rows: NDArray[Any]) -> Origin:
-    """The same as it is now, for rows that become alerts later: the session and the names may be others by then."""
+def origin_then(books: Books, indices: set[int]) -> Origin:
+    """The same as it is now, for alerts that are made later: the session and the names may be others by then."""
     origin = origin_of(books)
-    indices = {int(i) for i in rows["instrument"]}
     names = {i: origin.name(i) for i in indices}
     best = {i: origin.best(i) for i in indices}
-    return Origin(origin.feed, origin.session, origin.mask, names.__getitem__, origin.calibrated, best.__getitem__)
+    return replace(origin, name=names.__getitem__, best=best.__getitem__)
 
 
 def alert_id(instrument: str, session: str, seq: int, now_ns: int, head: str) -> str:
@@ -91,14 +95,55 @@ class Alerts:
                     if alert is not None:
                         yield alert
 
-    def _alert(self, row: Any, head: int, head_name: str, origin: Origin) -> Alert | None:
+    def crossed(self, crossings: NDArray[Any], origin: Origin) -> Iterator[Alert]:
+        """One alert for each book that has become crossed in continuous trading, scored or not: no head says it."""
+        for crossing in crossings:
+            own = self._fresh_id(crossing, CROSSED, origin)
+            if own:
+                yield self._crossed(own, crossing, origin)
+
+    def _fresh_id(self, row: Any, head: str, origin: Origin) -> str:
+        """Its id; "" when it was told before a restart."""
         instrument = origin.name(int(row["instrument"]))
-        own = alert_id(instrument, origin.session, int(row["seq"]), int(row["now"]), head_name)
+        own = alert_id(instrument, origin.session, int(row["seq"]), int(row["now"]), head)
         if own in self.told:
             self.told.discard(own)
             self.repeated += 1
-            return None
+            return ""
         self.n += 1
+        return own
+
+    def _crossed(self, own: str, crossing: Any, origin: Origin) -> Alert:
+        index = int(crossing["instrument"])
+        entry = origin.entry(index)
+        exponent = 0 if entry is None else entry.px_exp
+        bid, ask = decimal(int(crossing["bid_px"]), exponent), decimal(int(crossing["ask_px"]), exponent)
+        return Alert(
+            schema=SCHEMA,
+            id=own,
+            n=self.n,
+            ts_ns=int(crossing["now"]),
+            instrument=origin.name(index),
+            feed=origin.feed,
+            session=origin.session,
+            seq=int(crossing["seq"]),
+            head=CROSSED,
+            heads={},
+            level=0.0,
+            calibrated=True,
+            drivers=[f"crossed book: bid {bid} above ask {ask} in continuous trading"],
+            suspect=True,
+            bid=bid,
+            ask=ask,
+            backend="cpu",
+            model=self._model,
+        )
+
+    def _alert(self, row: Any, head: int, head_name: str, origin: Origin) -> Alert | None:
+        own = self._fresh_id(row, head_name, origin)
+        if not own:
+            return None
+        instrument = origin.name(int(row["instrument"]))
         bid, ask = origin.best(int(row["instrument"]))
         return Alert(
             schema=SCHEMA,

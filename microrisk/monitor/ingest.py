@@ -17,6 +17,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -356,17 +357,18 @@ class Ingest:
         for books in self.desk.books.values():
             if not books.engine.kept:
                 continue
-            rows = books.engine.take_rows()
-            if len(rows):
-                self._rows(books, rows)
+            rows, crossings = books.engine.take_rows(), books.engine.take_crossings()
+            if len(rows) or len(crossings):
+                self._rows(books, rows, crossings)
             trades = books.engine.take_trades()
             if len(trades):
                 self.frames.trades(books.number, trades[-TRADES:])
 
-    def _rows(self, books: Books, rows: NDArray[Any]) -> None:
-        if self._on_rows is not None:
+    def _rows(self, books: Books, rows: NDArray[Any], crossings: NDArray[Any]) -> None:
+        if self._on_rows is not None and len(rows):
             self._on_rows(books, rows)
-        for alert in self.alerts.of(rows, origin_of(books)):
+        origin = origin_of(books)
+        for alert in chain(self.alerts.of(rows, origin), self.alerts.crossed(crossings, origin)):
             for index in books.numbers_of({alert.instrument}):
                 self.frames.remember(alert.id, alert.instrument, alert.ts_ns, (books.number, index))
             self._tell(alert)

@@ -6,7 +6,7 @@ import fcntl
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -85,13 +85,14 @@ def weights_hash(weights: Weights) -> str:
     return digest.hexdigest()
 
 
-Rows = Callable[[Books, NDArray[Any]], None]
+Rows = Callable[[Books, NDArray[Any], NDArray[Any]], None]
+"""Takes books, ROW records and CROSSING records."""
 
 
 def restart(folder: Path, desk: Desk, on_rows: Rows, *, until: int | None = None) -> tuple[Restart, Writer]:
     """Bring the desk to the end of the journal, and open the journal for writing there.
 
-    on_rows : called with the rows of each block that was read back, in order, as they were at first
+    on_rows : called with the rows and crossings of each block that was read back, in order, as they were at first
     until : stop in front of this block (tests); the journal is then not to be written
 
     Raises JournalError when the journal cannot be continued, OutputError when it cannot be written.
@@ -105,8 +106,8 @@ def restart(folder: Path, desk: Desk, on_rows: Rows, *, until: int | None = None
         if until is not None and block.number >= until:
             break
         found.records += desk.apply_block(block.payload)
-        for books, rows in new_rows(desk):
-            on_rows(books, rows)
+        for books in desk.books.values():
+            _hand_out(books, on_rows)
     found.messages = sum(b.messages for b in desk.books.values()) - before
     found.seconds = time.perf_counter() - began
     found.cut = reader.state.cut
@@ -137,10 +138,10 @@ def _load(desk: Desk, checkpoint: checkpoints.Checkpoint) -> str:
     return ""
 
 
-def new_rows(desk: Desk) -> Iterator[tuple[Books, NDArray[Any]]]:
-    """Rows that engines have kept since the last time; the tape of trades is emptied too."""
-    for books in desk.books.values():
-        rows = books.engine.take_rows()
-        if len(rows):
-            yield books, rows
+def _hand_out(books: Books, on_rows: Rows) -> None:
+    """What the engine has kept since the last time; the tape of trades is emptied too."""
+    if books.engine.kept:
+        rows, crossings = books.engine.take_rows(), books.engine.take_crossings()
         books.engine.take_trades()
+        if len(rows) or len(crossings):
+            on_rows(books, rows, crossings)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ class Service:
         self.folder = settings.folder or Path(tempfile.mkdtemp(prefix="microrisk-monitor-"))
         self._next_checkpoint = 0
         self._untold: list[Alert] = []
-        self._early: list[tuple[Origin, NDArray[Any]]] = []
+        self._early: list[tuple[Origin, NDArray[Any], NDArray[Any]]] = []
         with ExitStack() as held:
             self._begin(held)
             self._held = held.pop_all()  # given back by `stop`; by the `with` when the beginning was refused
@@ -260,15 +261,16 @@ class Service:
 
     # -- ingest thread ------------------------------------------------------------------------------------------------
 
-    def _put_aside(self, books: Books, rows: NDArray[Any]) -> None:
+    def _put_aside(self, books: Books, rows: NDArray[Any], crossings: NDArray[Any]) -> None:
         fresh = rows[rows["fresh"] != 0]
-        if len(fresh):
-            self._early.append((origin_then(books, fresh), fresh))
+        if len(fresh) or len(crossings):
+            indices = {*fresh["instrument"].tolist(), *crossings["instrument"].tolist()}
+            self._early.append((origin_then(books, indices), fresh, crossings))
 
     def _tell_early(self) -> None:
         """Alerts of what was read back; those in the log are recognised."""
-        for origin, rows in self._early:
-            for alert in self.alerts.of(rows, origin):
+        for origin, rows, crossings in self._early:
+            for alert in chain(self.alerts.of(rows, origin), self.alerts.crossed(crossings, origin)):
                 self._tell(alert)
         self._early.clear()
 

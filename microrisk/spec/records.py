@@ -239,6 +239,18 @@ TRADE = np.dtype(
 )
 """What was traded with one event of a watched instrument."""
 
+CROSSING = np.dtype(
+    [
+        ("now", "<i8"),  # the core's clock
+        ("seq", "<u8"),  # of the event behind which the book was crossed
+        ("bid_px", "<i8"),  # feed units
+        ("ask_px", "<i8"),
+        ("instrument", "<u4"),
+        ("reserved", "<u4"),
+    ]
+)
+"""A book that has become crossed in continuous trading; the next one comes when it was in order in between."""
+
 RECORDS = {
     "Event": EVENT,
     "View": VIEW,
@@ -247,5 +259,6 @@ RECORDS = {
     "RestingOrder": ORDER,
     "Finding": FINDING,
     "Trade": TRADE,
+    "Crossing": CROSSING,
 }
 ENUMS = {"Action": Action, "Flag": Flag, "TradingState": TradingState, "FeedId": FeedId, "Integrity": Integrity}

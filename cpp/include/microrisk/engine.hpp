@@ -71,6 +71,7 @@ struct alignas(64) Instrument {
   bool has_book = false;  // had a book-changing event
   bool changed = false;   // since the last completed event
   bool crossed = false;   // or locked, when it was last looked at
+  bool alarmed = false;   // crossed in continuous trading, and told
   bool in_snapshot = false;
   bool suspect = false;
   Bbo last_bbo{};
@@ -172,6 +173,7 @@ class Engine {
   Arena<View> views;
   Arena<Row> rows;
   Arena<Trade> trades;
+  Arena<Crossing> crossings;  // of engines that keep trades too
   Arena<Finding> findings;
   Histogram histogram;
   std::array<std::uint64_t, N_INTEGRITY> integrity{};

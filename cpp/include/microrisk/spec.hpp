@@ -9,7 +9,7 @@
 // clang-format off
 namespace microrisk {
 
-inline constexpr char ABI_HASH[] = "c516de3de8871c79";
+inline constexpr char ABI_HASH[] = "7ea47d52cb172bce";
 inline constexpr std::size_t DEPTH = 10;
 inline constexpr std::size_t N_FEATURES = 32;
 inline constexpr std::size_t N_HEADS = 4;
@@ -335,6 +335,23 @@ static_assert(offsetof(Trade, qty) == 16);
 static_assert(offsetof(Trade, instrument) == 24);
 static_assert(offsetof(Trade, side) == 28);
 static_assert(std::is_trivially_copyable_v<Trade>);
+
+struct Crossing {
+  std::int64_t now;
+  std::uint64_t seq;
+  std::int64_t bid_px;
+  std::int64_t ask_px;
+  std::uint32_t instrument;
+  std::uint32_t reserved;
+};
+static_assert(sizeof(Crossing) == 40);
+static_assert(offsetof(Crossing, now) == 0);
+static_assert(offsetof(Crossing, seq) == 8);
+static_assert(offsetof(Crossing, bid_px) == 16);
+static_assert(offsetof(Crossing, ask_px) == 24);
+static_assert(offsetof(Crossing, instrument) == 32);
+static_assert(offsetof(Crossing, reserved) == 36);
+static_assert(std::is_trivially_copyable_v<Crossing>);
 
 namespace itch {
 constexpr std::size_t length_of(unsigned char type) noexcept {

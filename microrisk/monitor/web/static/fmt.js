@@ -35,6 +35,7 @@ export function millis(ms) {
 export function odds(p) {
   if (p === null || p === undefined || !Number.isFinite(p)) return "–";
   if (p >= 0.1) return `${Math.round(p * 100)}\u00a0%`;
+  if (p === 0) return "certain"; // a rule, not a head
   const n = 1 / Math.max(p, 1e-15);
   return `1\u00a0in\u00a0${n < 1e6 ? whole.format(Number(n.toPrecision(2))) : compact(n)}`;
 }
