@@ -73,6 +73,8 @@ def monitor(
     with closing(outputs):
         service = Service(found.feeds, _settings(found, outputs))
         narrate(f"monitor: {summary(service.restarted)}")
+        for notice in service.restarted.notices:
+            narrate(f"monitor: {notice}")
         return run_service(service, found, seconds=seconds, json=json, show=open_)
 
 
@@ -111,6 +113,7 @@ def plain_config(*, port: int) -> Config:
 
 def run_service(service: Service, found: Config, *, seconds: float | None, json: bool, show: bool = False) -> int:
     """Start, serve the page until the end (and show it in a browser), stop; exit code."""
+    from microrisk.monitor.saying import Saying
     from microrisk.monitor.web.serve import open_server
 
     web = found.monitor
@@ -124,6 +127,8 @@ def run_service(service: Service, found: Config, *, seconds: float | None, json:
         tls_cert=Path(web.tls_cert) if web.tls_cert else None,
         tls_key=Path(web.tls_key) if web.tls_key else None,
     )
+    saying = Saying(lambda line: narrate(f"monitor: {line}"))
+    service.hub.say = saying
     service.start()
     if json:
         address, _, token = url.partition("?token=")
@@ -144,6 +149,7 @@ def run_service(service: Service, found: Config, *, seconds: float | None, json:
         server.run()
     finally:
         service.stop()
+        saying.close()
     return _farewell(service, json=json)
 
 

@@ -69,6 +69,9 @@ class LiveHub:
         self._due_ns = 0
         self._making: Iterator[bool] | None = None
         self.notices: list[str] = []
+        self.say: Callable[[str], None] = lambda _: None
+        """Takes a sentence when a feed is in another state than at the last lists; must not wait."""
+        self._said: dict[int, str] = {}
 
     # -- ingest thread --------------------------------------------------------------------------------------------
 
@@ -142,7 +145,14 @@ class LiveHub:
         self._overview = self._make_overview(now_ns, feeds, len(self._names))
         yield True
         self._latency = self._make_latency()
+        self._say_states(feeds)
         self.note_states(ingest.told_states)  # of feeds that have changed while the lists were made
+
+    def _say_states(self, feeds: list[FeedRow]) -> None:
+        for feed in feeds:
+            if self._said.get(feed.number) != feed.state:
+                self._said[feed.number] = feed.state
+                self.say(f"feed {feed.name} is {feed.state}" + (f": {feed.why}" if feed.why else ""))
 
     def _listed(self) -> list[tuple[int, int]]:
         """The busiest LISTED instruments, and those that are scored."""
