@@ -391,6 +391,8 @@ class LiveFeed:
         """Name (10 bytes) of a session whose datagrams wait to be begun or refused."""
     def begin_session(self, name: bytes, midnight_ns: int, recv_ns: int, journal: Journal, first: int = 1) -> None:
         """SESSION, then what waited for it."""
+    def expect_day(self, midnight_ns: int) -> None:
+        """The first session, as long as none is known, is of the day that begins at midnight_ns (UTC ns)."""
     def refuse_session(self) -> None:
         """The waiting session is none of ours."""
     def begin_join(self) -> None:

@@ -264,6 +264,7 @@ void bind_feed(py::module_& m) {
       [](Self s, const py::bytes& name, std::int64_t midnight_ns, std::int64_t recv_ns, PyJournal& journal,
          std::uint64_t first) { s.idle().arbiter.begin_session(name, midnight_ns, first, recv_ns, journal.idle()); },
       arg("name"), arg("midnight_ns"), arg("recv_ns"), arg("journal"), arg("first") = 1);
+  c.def("expect_day", [](Self s, std::int64_t midnight_ns) { s.idle().arbiter.expect_day(midnight_ns); });
   c.def("refuse_session", [](Self s) { s.idle().arbiter.refuse_session(); });
   c.def("begin_join", [](Self s) { s.idle().arbiter.begin_join(); });
   c.def(

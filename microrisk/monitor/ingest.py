@@ -98,6 +98,9 @@ class Ingest:
         self._retry = 0
         self._said: set[int] = set()
         self._urgent = False
+        self._today = 0
+        self.dated: dict[int, int] = {}
+        """Midnight of feeds whose address names a date."""
 
     # -- other threads --------------------------------------------------------------------------------------------
 
@@ -184,6 +187,7 @@ class Ingest:
 
     def _clock(self, now_ns: int) -> None:
         self._next_clock = now_ns - now_ns % CLOCK_NS + CLOCK_NS
+        self._expect_day(now_ns)
         for number in self.desk.books:
             self._ask_images(number, again=True)
         for number, recovery in self.recoveries.items():
@@ -240,7 +244,7 @@ class Ingest:
         elif item.kind == NEW_SESSION:
             if bytes(books.live.session) != item.body or books.live.ended:
                 self.report_rows()
-                midnight = self.midnight_of(item.recv_ns)
+                midnight = self.day_of(item.feed, item.recv_ns)
                 books.live.begin_session(item.body, midnight, item.recv_ns, self.writer.core, max(item.seq, 1))
         else:
             books.live.take_stream(item.seq, item.body, item.recv_ns, self.writer.core)
@@ -307,9 +311,21 @@ class Ingest:
 
     def _begin_session(self, books: ItchBooks, name: bytes, now_ns: int) -> None:
         self.report_rows()  # what was scored until now belongs to the session that ends
-        books.live.begin_session(name, self.midnight_of(now_ns), now_ns, self.writer.core)
+        books.live.begin_session(name, self.day_of(books.number, now_ns), now_ns, self.writer.core)
         self.commit()
         self.recoveries[books.number].session_began()
+
+    def day_of(self, feed: int, now_ns: int) -> int:
+        """Midnight of a session of this feed that begins now: of the date that its address names, else of today."""
+        return self.dated[feed] if feed in self.dated else self.midnight_of(now_ns)
+
+    def _expect_day(self, now_ns: int) -> None:
+        """A session that has not begun yet will be of the day on which it does, not of that of our own start."""
+        today = self.midnight_of(now_ns)
+        if today != self._today:
+            self._today = today
+            for books in self.desk.itch():
+                books.live.expect_day(self.day_of(books.number, now_ns))
 
     def midnight_of(self, now_ns: int) -> int:
         """UTC ns of New York's midnight of the day of `now_ns`: a session that begins now counts from there."""

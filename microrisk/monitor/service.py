@@ -239,6 +239,8 @@ class Service:
             self.ingest.put(number, Kind.OPEN, now, body=msgspec.json.encode(self._opened(spec, now)))
             self.ingest.commit_records()
             books = self.desk.books.get(number)
+            if (day := getattr(spec.options, "date", None)) is not None:
+                self.ingest.dated[number] = midnight_ns(day)
             if known and books is not None and not isinstance(books, ItchBooks) and spec.scheme != "file":
                 self.ingest.put(number, Kind.DOUBT, now, body=b"the process began again")
                 self.ingest.commit_records()

@@ -64,6 +64,10 @@ class Arbiter {
   const std::string& waiting() const noexcept { return waiting_; }
   void begin_session(const std::string& name, std::int64_t midnight_ns, std::uint64_t first, std::int64_t recv_ns,
                      Journal& out);
+  // Midnight of the day on which a session that is yet unknown would begin.
+  void expect_day(std::int64_t midnight_ns) noexcept {
+    if (session_.empty()) midnight_ns_ = midnight_ns;
+  }
   // The waiting session is none: its datagrams are foreign from now on.
   void refuse_session();
 
