@@ -7,6 +7,7 @@ journal and told then. A line is written in one piece and is in the hands of the
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,16 @@ import msgspec
 from microrisk.errors import OutputError
 from microrisk.monitor.hub import Alert
 
+
+class _Told(msgspec.Struct, frozen=True):
+    """What a restart wants of a line."""
+
+    id: str
+    n: int
+
+
 _LINE = msgspec.json.Decoder(Alert)
+_TOLD = msgspec.json.Decoder(_Told)
 
 
 class AlertLog:
@@ -29,10 +39,12 @@ class AlertLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.n = self.cut = 0
+        self._fd = -1
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             self._mend()
         except OSError as error:
+            self.close()
             raise self._failure(error) from error
         newest = self.last(1)
         self.n = newest[-1].n if newest else 0
@@ -67,6 +79,17 @@ class AlertLog:
                 continue
             if alert.n > after:
                 out.append(alert)
+        return out
+
+    def ids(self, after: int = 0) -> set[str]:
+        """Of all alerts with n > after."""
+        out = set()
+        with suppress(FileNotFoundError), self.path.open("rb") as file:
+            for line in file:
+                with suppress(msgspec.MsgspecError):
+                    told = _TOLD.decode(line)
+                    if told.n > after:
+                        out.add(told.id)
         return out
 
     def close(self) -> None:

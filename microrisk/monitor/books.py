@@ -36,6 +36,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     venue : of the instruments
     url : of the connection (JSON venues: it tells markets and channels)
     channel : of JSON venues
+    market : of Binance: spot, usdm or coinm; "" = the journal is from before it was written down
     midnight_ns : of the session that the process began in (ITCH)
     session : of ITCH: the one to expect, "" takes the first that comes
     window : of ITCH: messages held behind a hole at most
@@ -46,17 +47,27 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True):
     venue: str = ""
     url: str = ""
     channel: str = ""
+    market: str = ""
     midnight_ns: int = 0
     session: str = ""
     window: int = 65536
 
     def differs(self, other: Opened) -> str:
         """What makes `other` a feed that cannot go on with the books of this one, in words; "" = nothing."""
-        for what in ("name", "scheme", "venue", "channel"):
+        for what in ("name", "scheme", "venue", "channel", "market"):
             mine, theirs = getattr(self, what), getattr(other, what)
-            if mine != theirs:
+            if mine != theirs and (what != "market" or mine):
                 return f"its {what} was {mine!r} and is now {theirs!r}"
         return ""
+
+
+class _Saved(msgspec.Struct):
+    """What `Books.save` gives for every kind of feed."""
+
+    engine: bytes
+    chosen: list[int]
+    bound: list[int]
+    seen: list[tuple[int, str]]
 
 
 class Books:
@@ -66,10 +77,12 @@ class Books:
         self.number, self.opened, self.mask = number, opened, mask
         self.engine = engine
         self.stage = make_stage(engine, mask)
-        self._seen: dict[int, Instrument] = {}
-        """As `refresh` saw them last: what is chosen for scoring follows from it, so only `refresh` may change it."""
+        self._seen: dict[int, str] = {}
+        """Ids as `refresh` saw them last: what is chosen for scoring follows from it, so only `refresh` may change it,
+        and it is part of the state: what was named behind the last CLOCK is new to whoever restarts, too."""
+        self._looked: dict[int, Instrument] = {}
         self._numbers: dict[str, int] = {}
-        self._numbered: dict[int, Instrument] = self._seen
+        self._numbered: dict[int, Instrument] = {}
 
     # -- what a kind of feed gives --------------------------------------------------------------------------------
 
@@ -107,12 +120,13 @@ class Books:
         Called at places of the journal only: the choice of what is scored follows from it.
         """
         known, before = self.names, self._seen
-        if known is before:
+        if known is self._looked:
             return []
-        self._seen = known
-        for index in [i for i in self.stage.chosen if i not in known or known[i].id != before[i].id]:
+        self._looked = known
+        self._seen = now = {index: entry.id for index, entry in known.items()}
+        for index in [i for i in self.stage.chosen if now.get(i) != before[i]]:
             self.stage.drop(index)
-        return [i for i, entry in known.items() if i not in before or before[i].id != entry.id]
+        return [index for index, own in now.items() if before.get(index) != own]
 
     def name(self, index: int) -> str:
         """Id of an instrument, its number while it has none."""
@@ -151,15 +165,18 @@ class Books:
             "opened": msgspec.to_builtins(self.opened),
             "engine": self.engine.save(),
             "chosen": sorted(self.stage.chosen),
+            "bound": sorted(self.stage.bound),
+            "seen": list(self._seen.items()),
             **self._save(),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a saved state; before the first record."""
+        found = msgspec.convert(state, _Saved)
         self._load(state)
-        self.engine.load(state["engine"])
-        self.refresh()
-        self.stage.rebind({i: self.name(i) for i in state["chosen"]})
+        self.engine.load(found.engine)
+        self._seen = dict(found.seen)
+        self.stage.rebind({i: self._seen[i] for i in found.chosen}, found.bound)
 
 
 class ItchBooks(Books):
@@ -211,7 +228,7 @@ class ItchBooks(Books):
 
     def _load(self, state: dict[str, Any]) -> None:
         self.live.load(state["live"])
-        self.imaging = bool(state["imaging"])
+        self.imaging = msgspec.convert(state["imaging"], bool)
 
 
 class TextBooks(Books):
@@ -257,7 +274,7 @@ class TextBooks(Books):
 
     def _load(self, state: dict[str, Any]) -> None:
         self.text.restore(state["text"])
-        self.seq = int(state["seq"])
+        self.seq = msgspec.convert(state["seq"], int)
 
 
 class FileNames(msgspec.Struct, frozen=True, kw_only=True):
@@ -315,7 +332,7 @@ class EventBooks(Books):
 
     def _load(self, state: dict[str, Any]) -> None:
         self._told = {int(i): _file_instrument(entry) for i, entry in state["names"].items()}
-        self._events = int(state["events"])
+        self._events = msgspec.convert(state["events"], int)
 
 
 def _file_instrument(entry: list[Any]) -> Instrument:

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from microrisk.core import ABI_HASH
 from microrisk.errors import OutputError
@@ -41,9 +42,9 @@ class Checkpoint:
     desk : Desk.save()
     """
 
-    number: int
-    crc: int
-    alerts: int
+    number: Annotated[int, Meta(ge=0)]
+    crc: Annotated[int, Meta(ge=0, lt=1 << 32)]
+    alerts: Annotated[int, Meta(ge=0)]
     model: str
     desk: dict[str, Any]
 
@@ -113,4 +114,4 @@ def _found(state: dict[str, Any], model: str) -> Checkpoint | str:
             return f"made by another build ({key} {state[key]}, this one has {own})"
     if state["model"] != model:
         return f"made with model {state['model'][:12]}, this one is {model[:12]}"
-    return Checkpoint(state["number"], state["crc"], state["alerts"], state["model"], state["desk"])
+    return msgspec.convert(state, Checkpoint)

@@ -32,6 +32,17 @@ Key = tuple[int, int]
 """Feed and instrument number."""
 
 
+class _Saved(msgspec.Struct):
+    """What `Desk.save` gives: read with its types, so that another layout is noticed before anything is changed."""
+
+    chain: str
+    clocks: int
+    now_ns: int
+    counts: list[tuple[int, int, int]]
+    opened: dict[str, Opened]
+    books: dict[str, dict[str, Any]]
+
+
 class Desk:
     """Books of many feeds.
 
@@ -207,20 +218,22 @@ class Desk:
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from a saved state; before the first record."""
-        self.chain, self.clocks, self.now_ns = state["chain"], state["clocks"], state["now_ns"]
-        self._counts = {(feed, index): n for feed, index, n in state["counts"]}
-        for text, opened in state["opened"].items():
+        found = msgspec.convert(state, _Saved)
+        self.chain, self.clocks, self.now_ns = found.chain, found.clocks, found.now_ns
+        self._counts = {(feed, index): n for feed, index, n in found.counts}
+        for text, opened in found.opened.items():
             number = int(text)
-            self.opened[number] = msgspec.convert(opened, Opened)
-            own = state["books"].get(text)
-            if own is None:
-                continue
+            self.opened[number] = opened
+            if opened.scheme == "file" and text not in found.books:
+                continue  # opened, and nothing has come of it
+            own = found.books[text]
             books = self._reopened(number, own)
             books.load(own)
             self._add(books)
 
     def _reopened(self, number: int, state: dict[str, Any]) -> Books:
-        opened = self.opened[number]
+        """Made as they were first: an OPEN record of a later process changes no books."""
+        opened = msgspec.convert(state["opened"], Opened)
         books = open_books(number, opened, self._stage)
         if books is not None:
             return books

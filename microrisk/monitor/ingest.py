@@ -137,6 +137,8 @@ class Ingest:
 
     def _drain(self) -> None:
         """What sources handed over before they ended, their last word (DOUBT) too, belongs into the journal."""
+        self.commit_records()  # what a full disk has left: of this thread's making
+        self.commit()  # and of arbitration's, which is applied by nothing else
         while len(self.inbox) or self._taken:
             self._take_items()
         self._report()
@@ -312,8 +314,8 @@ class Ingest:
     def _begin_session(self, books: ItchBooks, name: bytes, now_ns: int) -> None:
         self.report_rows()  # what was scored until now belongs to the session that ends
         books.live.begin_session(name, self.day_of(books.number, now_ns), now_ns, self.writer.core)
+        self.recoveries[books.number].session_began()  # in front of `commit`: a full disk may keep the record waiting
         self.commit()
-        self.recoveries[books.number].session_began()
 
     def day_of(self, feed: int, now_ns: int) -> int:
         """Midnight of a session of this feed that begins now: of the date that its address names, else of today."""

@@ -7,13 +7,14 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from microrisk.errors import MicroriskError, OutputError, UsageError
+from microrisk.errors import OutputError, UsageError
 from microrisk.monitor import checkpoint as checkpoints
 from microrisk.monitor.books import Books
 from microrisk.monitor.desk import Desk
@@ -34,9 +35,7 @@ class Lock:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = (folder / LOCK).open("a+")
         except OSError as error:
-            raise OutputError(
-                f"cannot write the journal at {folder}: {error.strerror or error}; name another --journal"
-            ) from error
+            raise _cannot_write(folder, error) from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -46,13 +45,22 @@ class Lock:
             raise UsageError(
                 f"the journal {folder} is in use by process {holder}: stop that monitor or name another --journal"
             ) from None
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+        try:
+            self._file.truncate(0)
+            self._file.write(str(os.getpid()))
+            self._file.flush()
+        except OSError as error:
+            with suppress(OSError):
+                self._file.close()  # tries once more to write, and closes all the same
+            raise _cannot_write(folder, error) from error
 
     def release(self) -> None:
         """Let others have it."""
         self._file.close()
+
+
+def _cannot_write(folder: Path, error: OSError) -> OutputError:
+    return OutputError(f"cannot write the journal at {folder}: {error.strerror or error}; name another --journal")
 
 
 @dataclass
@@ -132,7 +140,7 @@ def _load(desk: Desk, checkpoint: checkpoints.Checkpoint) -> str:
     """Load it; otherwise why not, and the desk is as before."""
     try:
         desk.load(checkpoint.desk)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, MicroriskError) as why:
+    except Exception as why:  # bytes that the core does not know, entries of another kind: whatever a layout may be
         desk.clear()
         return f"of another layout ({type(why).__name__}: {why})"
     return ""

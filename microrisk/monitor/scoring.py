@@ -6,6 +6,7 @@ A live engine keeps the books of every instrument and scores the chosen ones. An
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class LiveStage:
     def __init__(self, engine: Engine, weights: Weights, mask: int, rows: int = FRESH_ROWS) -> None:
         self.engine, self.weights, self.mask = engine, weights, mask
         self.chosen: set[int] = set()
-        self._bound: set[int] = set()
+        self.bound: set[int] = set()
         """Instruments that have a table of their own."""
         self._own = {*weights.table_owners(), *(owner for owner, _ in weights.level_owners())} - {"generic"}
         self._expanded: dict[str | None, NDArray[np.int8]] = {}
@@ -67,9 +68,9 @@ class LiveStage:
             self.chosen.discard(index)
             self.engine.watch_instrument(index, False)
 
-    def rebind(self, names: dict[int, str]) -> None:
+    def rebind(self, names: dict[int, str], bound: Iterable[int]) -> None:
         """After Engine.load: the chosen instruments are those of the state; tables of their own are handed in again."""
-        self.chosen = set(names)
+        self.chosen, self.bound = set(names), set(bound)
         for index, name in names.items():
             self._bind(index, name, keep_state=True)
 
@@ -80,9 +81,9 @@ class LiveStage:
 
     def _bind(self, index: int, name: str, *, keep_state: bool) -> None:
         if name in self._own:
-            self._bound.add(index)
-        elif index in self._bound:  # the number was another instrument's, in the session before
-            self._bound.discard(index)
+            self.bound.add(index)
+        elif index in self.bound:  # the number was another instrument's, in the session before
+            self.bound.discard(index)
         else:
             return
         table = self.weights.table_for(name)

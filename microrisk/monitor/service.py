@@ -45,8 +45,6 @@ from microrisk.spec.journal import NO_FEED, Kind
 
 SWITCH_S = 0.0005
 """A thread that holds the interpreter gives it up after so long when another wants it: books do not wait 5 ms."""
-TOLD = 100_000
-"""Alerts of the log that a restart compares with."""
 
 Teller = Callable[[Alert], None]
 RowTaker = Callable[[Books, NDArray[Any]], None]
@@ -122,7 +120,7 @@ class Service:
         self.restarted, writer = restart(self.folder, self.desk, self._put_aside)
         held.callback(writer.close)
         self._checkpointed = self.restarted.checkpoint or 0
-        told = {a.id for a in self.log.last(TOLD, after=self.restarted.alerts)}
+        told = self.log.ids(after=self.restarted.alerts)
         self.alerts = Alerts(weights, self.facts["name"], told=told, n=self.log.n)
         self.frames = Frames()
         self.ingest = Ingest(
@@ -193,9 +191,10 @@ class Service:
         """End sources, then books; a last checkpoint unless `clean` is False. Harmless when done twice."""
         self.net.stop()
         self.ingest.stop()
-        if self._thread.is_alive():
+        began = self._thread.ident is not None
+        if began:
             self._thread.join(timeout=30)
-        if clean and self.ingest.failure is None and not self._temporary:
+        if clean and began and self.ingest.failure is None and not self._temporary:
             self.checkpoint()
         self._held.close()
 
@@ -256,6 +255,7 @@ class Service:
             venue=spec.venue,
             url=str(getattr(spec.options, "url", "")),
             channel=str(getattr(spec.options, "channel", "")),
+            market=str(getattr(spec.options, "market", "")),
             midnight_ns=midnight,
             session=str(getattr(spec.options, "session", "")),
             window=int(getattr(spec.options, "window", 65536)),
@@ -317,7 +317,7 @@ class Service:
         writer = self.ingest.writer
         self.ingest.report_rows()
         self._write_alerts()
-        if self._untold:
+        if self._untold or self._early:
             return
         try:
             self.ingest.put(NO_FEED, Kind.CHECK, self.ingest.poller.now_ns(), body=self.desk.check_body())

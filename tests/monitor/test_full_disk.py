@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from microrisk.errors import OutputError
 from microrisk.evaluate.demo import planted
 from microrisk.feed.encode import unframe
 from microrisk.market.write import session_date, write_itch
@@ -145,3 +146,29 @@ def test_a_recording_waits_for_room_and_its_alerts_too(market: tuple[Path, str],
     expected = score(str(path), date=day, venue="SIMX")
     told = ids(disk / "j")
     assert len(told) == len(set(told)) == sum(n for head, n in expected.alerts.items() if head != "any")
+
+
+def test_a_start_without_room_is_refused_in_words(market: tuple[Path, str], disk: Path) -> None:
+    path, day = market
+    source = parse(f"file:{path}?speed=0&date={day}&venue=SIMX&name=m")
+    filler = fill(disk)
+    for _ in range(2):  # nothing is left behind by the first one
+        with pytest.raises(OutputError, match=f"{disk}.*No space left"):
+            Service([source], Settings(folder=disk / "j")).start()
+    filler.unlink()
+    service = Service([source], Settings(folder=disk / "j"))
+    service.start()
+    service.stop(clean=False)
+
+
+@pytest.mark.parametrize("used", [False, True])
+def test_a_folder_that_is_read_only_is_named(market: tuple[Path, str], disk: Path, used: bool) -> None:
+    path, day = market
+    source = parse(f"file:{path}?speed=0&date={day}&venue=SIMX&name=m")
+    if used:
+        service = Service([source], Settings(folder=disk / "j"))
+        service.start()
+        service.stop()
+    subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+    with pytest.raises(OutputError, match=f"{disk}.*[Rr]ead-only.*--journal"):
+        Service([source], Settings(folder=disk / "j"))

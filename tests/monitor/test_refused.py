@@ -49,6 +49,7 @@ def taken() -> Iterator[int]:
         ("coinbase:BTC-USD?name=x", "kraken:BTC/USD?name=x", ["scheme", "coinbase", "kraken"]),
         ("coinbase:BTC-USD?name=x", "coinbase:BTC-USD?name=x&channel=level2", ["channel", "full", "level2"]),
         ("kraken:BTC/USD?name=x", "kraken:BTC/USD?name=x&venue=OTHER", ["venue", "KRAKEN", "OTHER"]),
+        ("binance:BTCUSDT?name=x", "binance:BTCUSDT?name=x&market=usdm", ["market", "spot", "usdm"]),
     ],
 )
 def test_a_name_of_the_journal_is_not_given_to_another_feed(
