@@ -56,6 +56,7 @@ SECONDS = 700.0
 """Of the planted market."""
 LIFE_S = (0.6, 1.9)
 CHECKPOINT_S = 0.3
+TAIL_S = 3.0
 PER_PACKET = 30
 
 
@@ -144,38 +145,57 @@ def recording(path: Path, day: str, top: Path, kills: int, seed: int) -> dict[st
     return verdict(made, told(top / "whole"), told(top / "killed"), whole["hash"] == got["hash"])
 
 
+def written(folder: Path) -> int:
+    """Bytes of the journal; it grows four times a second while a monitor runs."""
+    return sum(path.stat().st_size for path in folder.glob("*.journal"))
+
+
 @contextmanager
-def on_the_air(messages: list[bytes], day: str, rate: float) -> Iterator[tuple[str, Callable[[], None]]]:
-    """The market over MoldUDP64: the source's address, and what lets its session end when all is sent."""
+def on_the_air(
+    messages: list[bytes], day: str, folder: Path, seconds: float
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """The market over MoldUDP64: the source's address, and what lets its session end when all is sent.
+
+    Two thirds are sent in `seconds`, while children come and go; the rest in TAIL_S when the last one runs: however
+    slow the machine, some of it is heard as it is sent.
+    """
     tape = Tape("KILLS")
     stop, may_end = threading.Event(), threading.Event()
+    cut = 2 * len(messages) // 3
     with (
         MoldUdpPublisher(tape, ("127.0.0.1", 0), ("127.0.0.1", 0), heartbeat_s=0.1) as publisher,
         RerequestServer(tape, ("127.0.0.1", 0)) as server,
     ):
         a, b, asked = publisher.addresses["A"], publisher.addresses["B"], server.address
 
+        def beat_until(true: Callable[[], bool]) -> None:
+            while not true() and not stop.wait(0.1):
+                publisher.heartbeat()
+
         def work() -> None:
-            publisher.run(timed(messages), Pace(rate=rate))
+            publisher.run(timed(messages[:cut]), Pace(rate=cut / seconds))
+            beat_until(may_end.is_set)
+            before = written(folder)
+            beat_until(lambda: written(folder) > before)
+            if not stop.is_set():
+                publisher.run(timed(messages[cut:]), Pace(rate=(len(messages) - cut) / TAIL_S))
             while not stop.wait(0.1):
-                if may_end.is_set():
-                    publisher.end(repeats=1)
-                else:
-                    publisher.heartbeat()
+                publisher.end(repeats=1)
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         where = f"{a[0]}:{a[1]}?b={b[0]}:{b[1]}&request={asked[0]}:{asked[1]}&recover_ms=20000"
-        yield f"moldudp64://{where}&date={day}&venue=SIMX&name=m", may_end.set
-        stop.set()
-        thread.join(timeout=10)
+        try:
+            yield f"moldudp64://{where}&date={day}&venue=SIMX&name=m", may_end.set
+        finally:
+            stop.set()
+            thread.join(timeout=60)
 
 
 def moldudp64(path: Path, day: str, top: Path, kills: int, seed: int) -> dict[str, Any]:
     """Datagrams: what is sent while no child lives is asked again."""
     messages = unframe(path.read_bytes())
-    seconds = kills * sum(LIFE_S) / 2 + 1
-    with on_the_air(messages, day, len(messages) / seconds) as (source, let_end):
+    with on_the_air(messages, day, top / "mold", kills * sum(LIFE_S) / 2 + 1) as (source, let_end):
         made = killed(source, top / "mold", kills, seed, whole_journal=True, let_end=let_end)
     (top / "again").mkdir()
     for segment in (top / "mold").glob("*.journal"):
@@ -186,6 +206,7 @@ def moldudp64(path: Path, day: str, top: Path, kills: int, seed: int) -> dict[st
 
 
 TRANSPORTS = {"file": recording, "moldudp64": moldudp64}
+PARTS = (*TRANSPORTS, "restarts")
 
 
 def write_journal(day: Path, folder: Path, scored: int) -> None:
@@ -226,6 +247,14 @@ def restarts(top: Path, messages: int) -> dict[str, Any]:
     return out
 
 
+def merged(path: Path, made: dict[str, Any]) -> dict[str, Any]:
+    """What was recorded, with the parts that were made anew in the place of theirs; each says when and where."""
+    before = json.loads(path.read_text()) if path.exists() else {}
+    about = {key: made[key] for key in ("date", "machine", "seed")}
+    fresh = {part: about | made[part] for part in PARTS if part in made}
+    return {part: fresh.get(part) or before[part] for part in PARTS if part in fresh or part in before}
+
+
 def main() -> None:
     if sys.argv[1:2] == ["--child"]:
         play(sys.argv[2], Path(sys.argv[3]), whole_journal=sys.argv[4] == "1")
@@ -250,7 +279,7 @@ def main() -> None:
             out["restarts"] = restarts(top, 1_000_000)
     print(json.dumps(out, indent=1))
     if args.save:
-        RECORDED.write_text(json.dumps(out, indent=1) + "\n")
+        RECORDED.write_text(json.dumps(merged(RECORDED, out), indent=1) + "\n")
 
 
 if __name__ == "__main__":
