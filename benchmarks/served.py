@@ -166,9 +166,8 @@ def ours(name: str, drops: int, *, every_s: float = EVERY_S, seed: int = 5) -> d
         trail = Trail(0)
         follow(rig, feed, trail)
         lose(feed, trail, drops, every_s, seed)
-        out = judged(trail, feed.flow.ledger)
-        out["connections"] = feed.server.counts["connections"]
-    return out
+    # the monitor has stopped: the trail grows no more
+    return judged(trail, feed.flow.ledger) | {"connections": feed.server.counts["connections"]}
 
 
 def follow(rig: Rig, feed: Feed, trail: Trail) -> None:
