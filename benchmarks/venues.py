@@ -208,7 +208,7 @@ def main() -> None:
     names = [name for name in VENUES if args.venues in name]
     faults = {kind: max(1, round(n * args.share)) for kind, n in FAULTS.items()}
     with tempfile.TemporaryDirectory() as folder:
-        begun, cpu = time.monotonic(), time.process_time()
+        facts, begun, cpu = machine(), time.monotonic(), time.process_time()
         options = {"products": args.products, "rate": args.rate, "scored": args.scored}
         with running(names, Path(folder), follow=True, **options) as rig:
             venues = exercise(rig, faults)
@@ -220,7 +220,7 @@ def main() -> None:
         name = rig.service.desk.opened[feed.number].name
         venues[feed.name] |= {"doubt_records": told[feed.number], "journal_gives_the_same": again[name] == hashes[name]}
     out = {
-        "date": time.strftime("%Y-%m-%d"), "machine": machine(), **options, "seconds": round(seconds, 1),
+        "date": time.strftime("%Y-%m-%d"), "machine": facts, **options, "seconds": round(seconds, 1),
         "cpu_s": round(used, 1), "retry_after_s": RETRY_AFTER_S, "slow_rest_s": SLOW_S, "silent_ms": 1000,
         "venues": venues,
     }  # fmt: skip
