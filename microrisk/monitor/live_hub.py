@@ -92,7 +92,7 @@ class LiveHub:
             replace(f, state=news[f.number][0], why=news[f.number][1]) if f.number in news else f
             for f in self._overview["feeds"]
         ]
-        self._overview = self._overview | {"feeds": feeds}
+        self._overview = self._overview | {"feeds": feeds, "notices": self._notices()}
         self._instruments = [replace(r, state=news[r.feed][0]) if r.feed in news else r for r in self._instruments]
         self._consolidate_again({r.id for r in self._instruments if r.feed in news}, feeds)
 
@@ -190,8 +190,12 @@ class LiveHub:
             "inbox": {"waiting": len(ingest.inbox), "most": ingest.inbox.most, "refused": ingest.inbox.refused},
             "poller": dict(ingest.poller.counters()),
             "feeds": feeds,
-            "notices": [*self.notices[-20:], *filter(None, (ingest.trouble, ingest.sink_trouble))],
+            "notices": self._notices(),
         }
+
+    def _notices(self) -> list[str]:
+        """What people should know now."""
+        return [*self.notices[-20:], *filter(None, (self._ingest.trouble, self._ingest.sink_trouble))]
 
     def _absent(self, number: int) -> FeedRow:
         """A feed of which nothing has come that makes a book."""
