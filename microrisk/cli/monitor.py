@@ -117,16 +117,20 @@ def run_service(service: Service, found: Config, *, seconds: float | None, json:
     from microrisk.monitor.web.serve import open_server
 
     web = found.monitor
-    server, url = open_server(
-        service.hub,
-        host=web.host,
-        port=web.port,
-        token=found.token.reveal() if found.token else None,
-        viewer_token=found.viewer_token.reveal() if found.viewer_token else None,
-        allowed_hosts=web.origins,
-        tls_cert=Path(web.tls_cert) if web.tls_cert else None,
-        tls_key=Path(web.tls_key) if web.tls_key else None,
-    )
+    try:
+        server, url = open_server(
+            service.hub,
+            host=web.host,
+            port=web.port,
+            token=found.token.reveal() if found.token else None,
+            viewer_token=found.viewer_token.reveal() if found.viewer_token else None,
+            allowed_hosts=web.origins,
+            tls_cert=Path(web.tls_cert) if web.tls_cert else None,
+            tls_key=Path(web.tls_key) if web.tls_key else None,
+        )
+    except BaseException:
+        service.stop(clean=False)  # its folder may be a temporary one
+        raise
     saying = Saying(lambda line: narrate(f"monitor: {line}"))
     service.hub.say = saying
     service.start()

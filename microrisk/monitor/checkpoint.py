@@ -65,6 +65,8 @@ def write(folder: Path, checkpoint: Checkpoint) -> Path:
     path = folder / f"{checkpoint.number:016x}{SUFFIX}"
     partial = path.with_suffix(".partial")
     try:
+        for left in folder.glob("*.partial"):  # of a process that was killed while it wrote
+            left.unlink()
         with partial.open("wb") as file:
             file.write(_HEAD.pack(_MAGIC, SCHEMA, zlib.crc32(body), len(body)))
             file.write(body)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import time
 from pathlib import Path
 
@@ -20,6 +23,19 @@ class Label(msgspec.Struct, frozen=True):
 
 
 _LINE = msgspec.json.Decoder(Label)
+
+
+def _whole(file: io.FileIO) -> int:
+    """Where the last whole line ends."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        begin = max(0, end - 4096)
+        file.seek(begin)
+        found = file.read(end - begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return 0
 
 
 class Labels:
@@ -49,11 +65,22 @@ class Labels:
         """Write it down, then count it; OutputError when the disk does not take it."""
         label = Label(alert, value, by[:64], time.time_ns())
         try:
-            with self._path.open("ab") as file:
-                file.write(msgspec.json.encode(label) + b"\n")
+            self._append(msgspec.json.encode(label) + b"\n")
         except OSError as error:
             raise OutputError(f"cannot write {self._path}: {error.strerror or error}") from error
         self._take(label)
+
+    def _append(self, line: bytes) -> None:
+        """A line of its own, whole or not at all: what a full disk or a killed process left of another is cut off."""
+        with self._path.open("ab+", buffering=0) as file:
+            size = _whole(file)
+            file.truncate(size)
+            try:
+                if file.write(line) != len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError:
+                file.truncate(size)
+                raise
 
     def all(self) -> dict[str, bool]:
         """By alert id."""

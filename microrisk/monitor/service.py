@@ -194,7 +194,8 @@ class Service:
         began = self._thread.ident is not None
         if began:
             self._thread.join(timeout=30)
-        if clean and began and self.ingest.failure is None and not self._temporary:
+        ended = began and not self._thread.is_alive()  # while it runs, the books are its own
+        if clean and ended and self.ingest.failure is None and not self._temporary:
             self.checkpoint()
         self._held.close()
 

@@ -195,3 +195,15 @@ def test_a_checkpoint_with_anything_else_in_it_is_passed_over_or_equal(
         for made in {*tmp_path.glob("*.checkpoint")} - {path}:
             made.unlink()
     assert passed_over > 10
+
+
+def test_what_a_kill_left_of_a_checkpoint_is_removed(market: Market, tmp_path: Path) -> None:
+    path, _, expected = saved(tmp_path, market)
+    left = tmp_path / f"{5:016x}.partial"
+    left.write_bytes(path.read_bytes()[:100])
+    again, _ = opened(tmp_path, market[1])
+    assert again.desk.state_hash() == expected
+    again.checkpoint()
+    again.stop(clean=False)
+    assert not left.exists()
+    assert len(list(tmp_path.glob("*.checkpoint"))) == 2

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 import zlib
@@ -161,3 +164,18 @@ def test_ended_feeds_are_ready(tmp_path: Path) -> None:
         time.sleep(0.01)
     assert service.hub.ready() == (True, {"m": "ended"})
     service.stop(clean=False)
+
+
+def test_a_page_whose_port_is_taken_leaves_no_folder(tmp_path: Path) -> None:
+    with closing(socket.socket()) as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        command = [sys.executable, "-m", "microrisk", "monitor", "kraken:BTC/USD?url=ws://127.0.0.1:1", "--port", port]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, env=os.environ | {"TMPDIR": str(tmp_path)}
+        )
+    assert done.returncode == 2, done.stderr
+    assert port in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("microrisk-monitor-*"))
