@@ -27,6 +27,38 @@ def say_bench(result: dict[str, Any]) -> None:
         _latency(result["latency"])
 
 
+def say_live(result: dict[str, Any]) -> None:
+    """The rate that is held, and latency at shares of it."""
+    held = result["held_messages_per_s"]
+    say(f"held: {held:,.0f} messages/s" if held else "not held: messages were dropped or left missing")
+    columns = ["load", "messages/s", "stage", "p50", "p99", "p99.9", "max"]
+    rows: list[list[Any]] = []
+    for load, run in result["runs"].items():
+        rate = f"{run['asked']:,.0f}"
+        for name, s in run["stages"].items():
+            figures = [_us(s[k]) for k in ("p50_us", "p99_us", "p999_us", "max_us")]
+            rows.append([load if rate else "", rate, name.replace("_", " to "), *figures])
+            rate = ""
+        alert = run["alert_us"]
+        if run["alerts"]:
+            rows.append(["", "", "receive to alert told", *(_us(alert[k]) for k in ("p50", "p99", "p999")), ""])
+    table("latency", columns, rows)
+    for load, run in result["runs"].items():
+        sent = run["sent"]
+        late = _us(sent["late_p99_us"])
+        say(
+            f"{load}: {run['applied']:,} of {sent['messages']:,} messages applied, {run['kernel_drops']:,} dropped, "
+            f"{run['names']:,} names, {run['scored']:,} scored, {run['alerts']:,} alerts; processor: monitor "
+            f"{run['cpu_share']:.2f}, sender {sent['cpu_share']:.2f} of a core; sender late p99 {late}"
+        )
+
+
+def _us(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value / 1000:,.2f} ms" if value >= 1000 else f"{value:,.0f} us"
+
+
 def _figures(figures: list[dict[str, Any]]) -> list[list[Any]]:
     fastest: dict[str, float] = {}
     for f in figures:

@@ -61,7 +61,12 @@ def say_json(value: dict[str, Any]) -> None:
 
 def register(app: App, command: Callable[..., int], examples: tuple[str, ...]) -> None:
     """Add a command; its examples are the last lines of its help."""
-    app.command(command, help_epilogue="\n".join(("Examples:", *(f"  {line}" for line in examples))))
+    app.command(command, help_epilogue=as_epilogue(examples))
+
+
+def as_epilogue(examples: tuple[str, ...]) -> str:
+    """Examples as the last lines of a help."""
+    return "\n".join(("Examples:", *(f"  {line}" for line in examples)))
 
 
 def table(title: str, columns: list[str], rows: list[list[Any]]) -> None:

@@ -198,6 +198,7 @@ class Service:
         if clean and ended and self.ingest.failure is None and not self._temporary:
             self.checkpoint()
         self._held.close()
+        gc.unfreeze()
 
     @property
     def failure(self) -> BaseException | None:
