@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from microrisk.evaluate.words import meaning
 from microrisk.feed.base import Instrument
@@ -88,12 +88,14 @@ class Alerts:
 
     def of(self, rows: NDArray[Any], origin: Origin) -> Iterator[Alert]:
         """One alert for each head that went into alarm with a row; those told before are counted in `repeated`."""
-        for row in rows[rows["fresh"] != 0]:
-            for head, name in enumerate(HEADS):
-                if int(row["fresh"]) >> head & 1:
-                    alert = self._alert(row, head, name, origin)
-                    if alert is not None:
-                        yield alert
+        told = rows[rows["fresh"] != 0]
+        if not len(told):
+            return
+        place, head = np.nonzero(told["fresh"][:, None] >> np.arange(len(HEADS)) & 1)
+        for p, h, said in zip(place, head, words(self._weights, told["codes"][place], head, origin.mask), strict=True):
+            alert = self._alert(told[p], int(h), said, origin)
+            if alert is not None:
+                yield alert
 
     def crossed(self, crossings: NDArray[Any], origin: Origin) -> Iterator[Alert]:
         """One alert for each book that has become crossed in continuous trading, scored or not: no head says it."""
@@ -139,8 +141,8 @@ class Alerts:
             model=self._model,
         )
 
-    def _alert(self, row: Any, head: int, head_name: str, origin: Origin) -> Alert | None:
-        own = self._fresh_id(row, head_name, origin)
+    def _alert(self, row: Any, head: int, said: list[str], origin: Origin) -> Alert | None:
+        own = self._fresh_id(row, HEADS[head], origin)
         if not own:
             return None
         instrument = origin.name(int(row["instrument"]))
@@ -154,11 +156,11 @@ class Alerts:
             feed=origin.feed,
             session=origin.session,
             seq=int(row["seq"]),
-            head=head_name,
+            head=HEADS[head],
             heads={name: int(row["heads"][h]) for h, name in enumerate(HEADS)},
             level=float(tail_probability(row["level"])[head]),
             calibrated=origin.calibrated(instrument),
-            drivers=words(self._weights, row["codes"], head, origin.mask),
+            drivers=said,
             suspect=bool(row["suspect"]),
             bid=bid,
             ask=ask,
@@ -167,7 +169,10 @@ class Alerts:
         )
 
 
-def words(weights: Weights, codes: NDArray[np.int8], head: int, mask: int) -> list[str]:
-    """The three features that drive a head, strongest first, as what their values mean."""
-    found = driver_names(drivers(weights, codes.reshape(1, -1), head, mask))[0]
-    return [f"{name}: {meaning(name, float(codes[_PLACE[name]]))}" for name in found]
+def words(weights: Weights, codes: NDArray[np.int8], head: ArrayLike, mask: int) -> list[list[str]]:
+    """Of each row of codes the three features that drive its head, strongest first, as what their values mean."""
+    found = driver_names(drivers(weights, codes, head, mask))
+    return [
+        [f"{name}: {meaning(name, float(row[_PLACE[name]]))}" for name in names]
+        for names, row in zip(found, codes, strict=True)
+    ]

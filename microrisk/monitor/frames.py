@@ -205,7 +205,7 @@ def make_frame(
         alert = [h for k, h in enumerate(HEADS) if int(row["alert"]) >> k & 1]
         if explain:
             lead = int(leading_head(row["level"].reshape(1, -1), row["alert"].reshape(1))[0])
-            drivers = words(books.stage.weights, row["codes"], lead, books.mask)
+            (drivers,) = words(books.stage.weights, row["codes"].reshape(1, -1), lead, books.mask)
     return Frame(
         n=n,
         ts_ns=max(int(books.engine.now), 0),

@@ -39,6 +39,7 @@ class LiveStage:
         """Instruments that have a table of their own."""
         self._own = {*weights.table_owners(), *(owner for owner, _ in weights.level_owners())} - {"generic"}
         self._expanded: dict[str | None, NDArray[np.int8]] = {}
+        self._marks: dict[str, dict[str, Any]] = {}
         heads = Heads(weights.heads_tensors(), mask)
         engine.watch(
             kernels.kernel_address(),
@@ -76,8 +77,10 @@ class LiveStage:
 
     def marks(self, name: str) -> dict[str, Any]:
         """How an instrument is scored: table own or generic, level calibrated or not."""
-        own, level = self.weights.table_for(name).own, self.weights.level_for(name, self.mask)
-        return {"table": "own" if own else "generic", "calibrated": bool(own and level.calibrated)}
+        if name not in self._marks:
+            own, level = self.weights.table_for(name).own, self.weights.level_for(name, self.mask)
+            self._marks[name] = {"table": "own" if own else "generic", "calibrated": bool(own and level.calibrated)}
+        return self._marks[name]
 
     def _bind(self, index: int, name: str, *, keep_state: bool) -> None:
         if name in self._own:
