@@ -29,12 +29,13 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes], str]:
     return unframe(path.read_bytes()), session_date(session)
 
 
-def opened(folder: Path, day: str) -> tuple[Service, ItchBooks]:
+def opened(folder: Path, day: str, **settings: Any) -> tuple[Service, ItchBooks]:
     """A service without its threads, so that the test says what comes between what."""
     with closing(socket.socket(type=socket.SOCK_DGRAM)) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    service = Service([parse(f"moldudp64://127.0.0.1:{port}?date={day}&venue=SIMX&name=m")], Settings(folder=folder))
+    source = parse(f"moldudp64://127.0.0.1:{port}?date={day}&venue=SIMX&name=m")
+    service = Service([source], Settings(folder=folder, **settings))
     service.desk.writing = True
     service._tell_early()
     service._open_feeds()
