@@ -203,7 +203,8 @@ class Ingest:
 
     def _take_items(self) -> None:
         """Up to BATCH items; each leaves `_taken` when its records are in the block, so that a full disk loses none."""
-        self._taken.extend(self.inbox.take(BATCH - len(self._taken)))
+        if not self._taken:  # together with what is left of the batch before, it might not fit into a block
+            self._taken.extend(self.inbox.take(BATCH))
         while self._taken:
             numbered = self._taken[0].kind in NUMBERED
             if numbered:
