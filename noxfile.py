@@ -154,7 +154,7 @@ def exports(session: nox.Session) -> None:
 
 @nox.session
 def rivals_live(session: nox.Session) -> None:
-    """The monitor beside cryptofeed on the same scripted venues, about 25 quiet minutes.
+    """The monitor beside cryptofeed on the same scripted venues, about 35 quiet minutes.
 
     cryptofeed lives in an environment of its own, which is made first. Posargs replace `--save`, such as a quick look:
     `--rounds 1 --messages 20000 --seconds 3 --drops 10`.
