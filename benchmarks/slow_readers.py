@@ -1,0 +1,199 @@
+"""Readers that stop, a disk that is busy, a page that is abused: what the books feel of it, at full rate.
+
+    python -m benchmarks.slow_readers --rate 500000 --seconds 60 --pairs 3 --save
+
+One monitor with its page, fed without a pause; quiet times and troubled times of the same length take turns, so that
+each trouble has a quiet neighbour on the same machine. A figure is the ratio of a troubled time's p99 (receipt to
+scored) to its neighbour's: median and range of the pairs. Two quiet times in a row say what the machine does by itself.
+
+    stopped    eight readers of the page are stopped (SIGSTOP), their sockets fill, and go on behind it
+    busy disk  another process writes and syncs to the disk on which the journal lies
+    abused     wrong tokens, foreign hosts, 1,000 sockets, frames of 10 MB, requests that never end
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.daystream import cached_day
+from benchmarks.measure import machine
+from microrisk.monitor.latency import stage_of
+from microrisk.monitor.rated import Plan, facts, in_loop, rss_mb, running
+from microrisk.monitor.service import Service
+from microrisk.monitor.web.serve import open_server
+
+RECORDED = Path(__file__).parent / "recorded" / "slow_readers.json"
+FEEDS, NAMES, READERS = 46, 100, 8
+BETWEEN_S = 1.0
+WRITER = """
+import os, sys
+data, file = b"x" * (1 << 22), os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+while True:
+    for _ in range(32):
+        os.write(file, data)
+    os.fsync(file)
+    os.lseek(file, 0, 0)
+"""
+
+
+class Rig:
+    """The monitor, its page, and what is done to it."""
+
+    def __init__(self, service: Service, address: str, token: str, folder: Path) -> None:
+        self.service, self.address, self.token, self.folder = service, address, token, folder
+        self.reader = self.client("read", str(READERS))
+
+    def client(self, *words: str) -> subprocess.Popen[str]:
+        what, *rest = words
+        # clients of a page are elsewhere, their processor time is not ours to lose
+        command = ["nice", "-n", "19", sys.executable, "-m", "benchmarks.web_reader"]
+        command += [what, self.address, self.token, *rest]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def counts(self) -> Any:
+        """Of receipt to scored, over all feeds."""
+        found = in_loop(self.service, lambda: {"counts": _scored(self.service)})
+        return found["counts"]
+
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        yield
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        self.reader.send_signal(signal.SIGSTOP)
+        yield
+        self.reader.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def busy_disk(self) -> Iterator[None]:
+        with _while(subprocess.Popen([sys.executable, "-c", WRITER, str(self.folder / "busy")])):
+            yield
+
+    @contextmanager
+    def abused(self) -> Iterator[None]:
+        villain = self.client("abuse")
+        with _while(villain):
+            yield
+        self.tricks = _last_line(villain)
+
+    tricks: Any = None
+
+
+def _scored(service: Service) -> Any:
+    return np.sum([b.live.stages()["receive_scored"].astype(np.int64) for b in service.desk.itch()], axis=0)
+
+
+@contextmanager
+def _while(process: subprocess.Popen[Any]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _last_line(process: subprocess.Popen[str]) -> Any:
+    assert process.stdout is not None
+    lines = process.stdout.read().strip().splitlines()
+    return json.loads(lines[-1]) if lines else None
+
+
+def timed(rig: Rig, trouble: Callable[[], Any], seconds: float) -> dict[str, float]:
+    """One time: latencies of what was received in it, and memory at its end."""
+    with trouble():
+        time.sleep(BETWEEN_S)
+        before, began = rig.counts(), time.monotonic()
+        time.sleep(seconds)
+        counts = (rig.counts() - before).astype(np.uint64)
+        took = time.monotonic() - began
+    time.sleep(BETWEEN_S)
+    s = stage_of("", counts)
+    return {
+        "p50_us": s.p50 / 1e3, "p99_us": s.p99 / 1e3, "p999_us": s.p999 / 1e3, "rate": round(s.count / took),
+        "rss_mb": round(rss_mb(), 1),
+    }  # fmt: skip
+
+
+TROUBLES = ("quiet", "stopped", "busy_disk", "abused")
+
+
+def measure(rate: float, seconds: float, pairs: int) -> dict[str, Any]:
+    """All troubles at one rate."""
+    times = 2 * pairs * len(TROUBLES)
+    whole = times * (seconds + 2 * BETWEEN_S + 1) + 20
+    day, _ = cached_day(messages=int(rate / FEEDS * whole) + 1000, symbols=NAMES, live_orders=20_000, seed=1)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slow-readers-")))
+        service, ports, _ = stack.enter_context(running(Plan(path=day, feeds=FEEDS, checkpoint_s=60.0)))
+        server, url = open_server(service.hub, port=0)
+        page = threading.Thread(target=server.run)
+        page.start()
+        stack.callback(page.join)
+        stack.callback(server.stop)
+        to = [word for p in ports for word in ("--to", f"127.0.0.1:{p}")]
+        command = [sys.executable, "-m", "microrisk.monitor.publish.load", str(day), *to, "--rate", str(rate)]
+        stack.enter_context(_while(subprocess.Popen([*command, "--mtu", "1400"], stdout=subprocess.DEVNULL)))
+        time.sleep(5.0)
+        address, _, token = url.partition("?token=")
+        rig = Rig(service, address, token, folder)
+        stack.callback(rig.reader.wait)
+        stack.callback(rig.reader.kill)
+        time.sleep(3.0)
+        return _measured(rig, rate, seconds, pairs)
+
+
+def _measured(rig: Rig, rate: float, seconds: float, pairs: int) -> dict[str, Any]:
+    first_mb = rss_mb()
+    out: dict[str, Any] = {"asked": rate, "seconds": seconds, "pairs": pairs}
+    for name in TROUBLES:
+        found = []
+        for _ in range(pairs):
+            quiet = timed(rig, rig.quiet, seconds)
+            troubled = timed(rig, getattr(rig, name), seconds)
+            found.append({"quiet": quiet, "troubled": troubled, "p99_ratio": troubled["p99_us"] / quiet["p99_us"]})
+            print(json.dumps({name: found[-1]}), flush=True)
+        ratios = sorted(f["p99_ratio"] for f in found)
+        out[name] = {
+            "p99_ratio": round(float(np.median(ratios)), 3),
+            "range": [round(ratios[0], 3), round(ratios[-1], 3)],
+            "pairs": found,
+        }
+    rig.reader.kill()
+    out["reader"], out["tricks"] = _last_line(rig.reader), rig.tricks
+    end = in_loop(rig.service, lambda: facts(rig.service))
+    out |= {k: end[k] for k in ("kernel_drops", "missing", "names", "scored")}
+    out["rss_growth_mb"] = round(rss_mb() - first_mb, 1)
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Slow readers, a busy disk, abuse.")
+    parser.add_argument("--rate", type=float, action="append", help="messages a second; may be repeated")
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--save", action="store_true")
+    args = parser.parse_args()
+    out = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "cores": os.cpu_count()}
+    out["rates"] = [measure(rate, args.seconds, args.pairs) for rate in args.rate or [500_000.0]]
+    print(json.dumps(out, indent=1))
+    if args.save:
+        RECORDED.write_text(json.dumps(out, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
