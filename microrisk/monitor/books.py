@@ -145,12 +145,6 @@ class Books:
         """Events of one instrument so far."""
         return int(self.engine.events_of(index))
 
-    def counts(self) -> dict[int, int]:
-        """Events so far by instrument."""
-        return dict(
-            zip(map(int, self.engine.instruments()), map(int, self.engine.event_counts()), strict=True),
-        )
-
     def state_hash(self) -> str:
         """Digest of all books of the feed."""
         return state_hash(self.engine, [self.name(int(i)) for i in self.engine.instruments()])

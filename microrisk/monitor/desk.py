@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from microrisk.core import Engine
 from microrisk.errors import JournalError
 from microrisk.monitor.books import Books, ItchBooks, Opened, file_books, open_books
 from microrisk.monitor.journal import Record, records
 from microrisk.monitor.scoring import FRESH_ROWS, LiveStage
+from microrisk.monitor.selection import Keys, choose, key_of, since_before
 from microrisk.spec.journal import Kind
 from microrisk.weights import Weights
 
@@ -25,11 +27,8 @@ SCORED = 200
 """Instruments that are scored unless told otherwise."""
 SELECT_CLOCKS = 20
 """CLOCK records (250 ms each) between two choices of the busiest instruments."""
-STAY = 2
-"""A scored instrument stays while it is among the busiest STAY * scored: each change costs a warm-up."""
-
-Key = tuple[int, int]
-"""Feed and instrument number."""
+INDEX = (1 << 32) - 1
+NOTHING: tuple[Keys, Keys] = (np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 class _Saved(msgspec.Struct):
@@ -75,7 +74,7 @@ class Desk:
         self.chain = ""
         self.clocks = 0
         self.now_ns = 0
-        self._counts: dict[Key, int] = {}
+        self._counted = NOTHING
 
     # -- records --------------------------------------------------------------------------------------------------
 
@@ -156,24 +155,29 @@ class Desk:
         return sum(len(b.stage.chosen) for b in self.books.values())
 
     def _select(self) -> None:
-        """The busiest since the last choice; ties go to the lower numbers, so that every machine chooses the same."""
-        counts = {(n, i): c for n, b in self.books.items() for i, c in b.counts().items()}
-        known = [k for k in counts if k[1] in self.books[k[0]].names]
-        since = {k: counts[k] - self._counts.get(k, 0) for k in known}
-        self._counts = counts
-        if len(known) <= self.scored:
+        """Choose the busiest since the last choice."""
+        before = self._counted
+        self._counted = keys, counts = self._count()
+        known = np.isin(keys, [key_of(n, i) for n, b in self.books.items() for i in b.names])
+        keys, since = keys[known], since_before(keys, counts, *before)[known]
+        if len(keys) <= self.scored:
             return
-        order = sorted(known, key=lambda k: (-since[k], k))
-        near = set(order[: STAY * self.scored])
-        now = {(n, i) for n, b in self.books.items() for i in b.stage.chosen}
-        stay = [k for k in order if k in now and k in near][: self.scored]
-        room = self.scored - len(stay)
-        new = [k for k in order[: self.scored] if k not in now][:room]
-        for feed, index in now - set(stay):
-            self.books[feed].stage.drop(index)
-        for feed, index in new:
-            books = self.books[feed]
-            books.stage.choose(index, books.name(index))
+        chosen = [key_of(n, i) for n, b in self.books.items() for i in b.stage.chosen]
+        drop, take = choose(keys, since, np.array(chosen, np.int64), self.scored)
+        for key in drop:
+            self.books[key >> 32].stage.drop(key & INDEX)
+        for key in take:
+            books = self.books[key >> 32]
+            books.stage.choose(key & INDEX, books.name(key & INDEX))
+
+    def _count(self) -> tuple[Keys, Keys]:
+        """Keys of all instruments, rising, and their events so far."""
+        keys = [key_of(n, 0) + b.engine.instruments().astype(np.int64) for n, b in self.books.items()]
+        counts = [b.engine.event_counts().astype(np.int64) for b in self.books.values()]
+        if not keys:
+            return NOTHING
+        order = np.argsort(whole := np.concatenate(keys))
+        return whole[order], np.concatenate(counts)[order]
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -211,7 +215,7 @@ class Desk:
             "chain": self.chain,
             "clocks": self.clocks,
             "now_ns": self.now_ns,
-            "counts": [[feed, index, n] for (feed, index), n in self._counts.items()],
+            "counts": [[k >> 32, k & INDEX, n] for k, n in zip(*(a.tolist() for a in self._counted), strict=True)],
             "opened": {str(n): msgspec.to_builtins(o) for n, o in self.opened.items()},
             "books": {str(n): b.save() for n, b in self.books.items()},
         }
@@ -220,7 +224,9 @@ class Desk:
         """Go on from a saved state; before the first record."""
         found = msgspec.convert(state, _Saved)
         self.chain, self.clocks, self.now_ns = found.chain, found.clocks, found.now_ns
-        self._counts = {(feed, index): n for feed, index, n in found.counts}
+        found_counts = sorted((key_of(feed, index), n) for feed, index, n in found.counts)
+        keys, counts = np.array(found_counts, np.int64).reshape(-1, 2).T
+        self._counted = keys.copy(), counts.copy()
         for text, opened in found.opened.items():
             number = int(text)
             self.opened[number] = opened

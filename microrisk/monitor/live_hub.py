@@ -144,7 +144,7 @@ class LiveHub:
         yield True
         self._overview = self._make_overview(now_ns, feeds, len(self._names))
         yield True
-        self._latency = self._make_latency()
+        yield from self._make_latency()
         self._say_states(feeds)
         self.note_states(ingest.told_states)  # of feeds that have changed while the lists were made
 
@@ -265,19 +265,21 @@ class LiveHub:
             alert=row is not None and int(row["alert"]) != 0,
         )
 
-    def _make_latency(self) -> dict[str, Any]:
+    def _make_latency(self) -> Iterator[bool]:
         total: dict[str, Any] = {}
         for books in self._ingest.desk.itch():
             for name, counts in books.live.stages().items():
                 total[name] = total.get(name, 0) + counts
+            yield True
         texts = list(self._ingest.text_latency.values())
         if texts:
             total["text: receive to scored"] = np.sum(texts, axis=0)
-        return {
-            "stages": [stage_of(name.replace("_", " to "), counts) for name, counts in total.items()],
-            "histogram": {name: buckets(counts) for name, counts in total.items()},
-            "rate": sum(self._rates.values()),
-        }
+        stages, histogram = [], {}
+        for name, counts in total.items():
+            stages.append(stage_of(name.replace("_", " to "), counts))
+            histogram[name] = buckets(counts)
+            yield True
+        self._latency = {"stages": stages, "histogram": histogram, "rate": sum(self._rates.values())}
 
     # -- any thread -------------------------------------------------------------------------------------------------
 
