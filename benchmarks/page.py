@@ -1,4 +1,5 @@
-"""Recorded figures as Markdown: python -m benchmarks.page writes benchmarks/README.md and the README's speed table.
+"""Recorded figures as Markdown: python -m benchmarks.page writes benchmarks/README.md, the README's speed table
+and the measured section of docs/monitor.md.
 
 Each section reads one file of benchmarks/recorded and is left out while that file is missing. Nothing is measured here.
 """
@@ -9,6 +10,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from benchmarks import live_page
 from benchmarks.readme import README, filled
 from benchmarks.record import RECORDED, Record, flow, load, number, ranged, table
 
@@ -254,6 +256,7 @@ def main() -> None:
     parser.parse_args()
     OUT.write_text(page())
     README.write_text(filled(README.read_text()))
+    live_page.PAGE.write_text(live_page.filled(live_page.PAGE.read_text()))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from benchmarks import live_page
 from benchmarks.page import OUT, page
 from benchmarks.readme import README, filled, speed
 
@@ -54,3 +55,5 @@ def test_a_record_becomes_a_table(tmp_path: Path) -> None:
 def test_the_committed_page_is_that_of_the_records() -> None:
     assert OUT.read_text() == page(), "run python -m benchmarks.page"
     assert README.read_text() == filled(README.read_text()), "run python -m benchmarks.page"
+    live = live_page.PAGE.read_text()
+    assert live == live_page.filled(live), "run python -m benchmarks.page"
