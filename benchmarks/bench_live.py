@@ -147,7 +147,7 @@ def main() -> None:
             got = result["shares"][str(share)] = run(args.rate * share, args.seconds)
             say(got)
     else:
-        result["run"] = run(args.rate, args.seconds, venues=not args.no_venues)
+        result["run"] = run(args.rate, args.seconds, venues=not args.no_venues, checkpoint_s=60.0)
         say(result["run"])
     result["max_rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
     if args.save:
