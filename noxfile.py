@@ -75,15 +75,19 @@ def bench_record(session: nox.Session) -> None:
 
 @nox.session
 def live_record(session: nox.Session) -> None:
-    """The monitor's large figures, about 40 quiet minutes: faults over a million messages, 200 kills, load, venues.
+    """The monitor's large figures, about 70 quiet minutes; docs/monitor.md quotes them.
 
-    Posargs name parts: faults kills load venues.
+    Posargs name parts: faults kills load shares options slow venues page.
     """
     parts = {
         "faults": ["benchmarks.faults", "--messages", "1000000", "--save"],
         "kills": ["benchmarks.kills", "--kills", "200", "--restarts", "--save"],
-        "load": ["benchmarks.bench_live", "--rate", "1000000", "--seconds", "60", "--save"],
+        "load": ["benchmarks.bench_live", "--rate", "1000000", "--seconds", "600", "--save"],
+        "shares": ["benchmarks.bench_live", "--rate", "1000000", "--seconds", "15", "--shares", "--save"],
+        "options": ["benchmarks.bench_live", "--rate", "1000000", "--seconds", "5", "--options", "--save"],
+        "slow": ["benchmarks.slow_readers", "--rate", "100000", "--rate", "500000", "--seconds", "60", "--save"],
         "venues": ["benchmarks.venues", "--save"],
+        "page": ["benchmarks.page"],
     }
     for name in session.posargs or parts:
         session.run("python", "-m", *parts[name])

@@ -157,12 +157,12 @@ def slow_readers(record: Record) -> str:
     """Slow readers, busy disk, abuse."""
     rows = []
     for rate in record["rates"]:
-        for name in TROUBLES:
+        for name in (t for t in TROUBLES if t in rate):
             f = rate[name]
             middle = sorted(p["quiet"]["p99_us"] for p in f["pairs"])[len(f["pairs"]) // 2]
             rows.append(
                 [
-                    f"{rate['asked']:,.0f}/s",
+                    f"{rate['asked']:,.0f}/s, {rate['seconds']:.0f} s",
                     TROUBLES[name],
                     f"{f['p99_ratio']:.2f} [{f['range'][0]:.2f}-{f['range'][1]:.2f}]",
                     _us(middle),
@@ -171,11 +171,10 @@ def slow_readers(record: Record) -> str:
                 ]
             )  # fmt: skip
     head = ["rate", "trouble", "p99 beside its quiet neighbour's", "quiet p99", "drops", "memory over all"]
-    first = record["rates"][0]
     words = flow(
-        f"""`python -m benchmarks.slow_readers` ({_taken(record)}): times of {first["seconds"]:.0f} s, quiet and
-        troubled in turns, {first["pairs"]} pairs each; median [range] of the ratio. "Nothing" is the machine's
-        own change from one time to the next: a ratio inside its range says nothing."""
+        f"""`python -m benchmarks.slow_readers` ({_taken(record)}): quiet and troubled times in turns, median
+        [range] of the pairs' ratios. "Nothing" is the machine's own change from one time to the next: a ratio inside its range says
+        nothing."""
     )
     return f"{words}\n\n{table(head, rows)}"
 

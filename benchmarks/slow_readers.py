@@ -22,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -132,9 +132,9 @@ def timed(rig: Rig, trouble: Callable[[], Any], seconds: float) -> dict[str, flo
 TROUBLES = ("quiet", "stopped", "busy_disk", "abused")
 
 
-def measure(rate: float, seconds: float, pairs: int) -> dict[str, Any]:
-    """All troubles at one rate."""
-    times = 2 * pairs * len(TROUBLES)
+def measure(rate: float, seconds: float, pairs: int, troubles: Sequence[str]) -> dict[str, Any]:
+    """Troubles at one rate."""
+    times = 2 * pairs * len(troubles)
     whole = times * (seconds + 2 * BETWEEN_S + 1) + 20
     day, _ = cached_day(messages=int(rate / FEEDS * whole) + 1000, symbols=NAMES, live_orders=20_000, seed=1)
     with ExitStack() as stack:
@@ -154,13 +154,13 @@ def measure(rate: float, seconds: float, pairs: int) -> dict[str, Any]:
         stack.callback(rig.reader.wait)
         stack.callback(rig.reader.kill)
         time.sleep(3.0)
-        return _measured(rig, rate, seconds, pairs)
+        return _measured(rig, rate, seconds, pairs, troubles)
 
 
-def _measured(rig: Rig, rate: float, seconds: float, pairs: int) -> dict[str, Any]:
+def _measured(rig: Rig, rate: float, seconds: float, pairs: int, troubles: Sequence[str]) -> dict[str, Any]:
     first_mb = rss_mb()
     out: dict[str, Any] = {"asked": rate, "seconds": seconds, "pairs": pairs}
-    for name in TROUBLES:
+    for name in troubles:
         found = []
         for _ in range(pairs):
             quiet = timed(rig, rig.quiet, seconds)
@@ -186,12 +186,17 @@ def main() -> None:
     parser.add_argument("--rate", type=float, action="append", help="messages a second; may be repeated")
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--save", action="store_true")
+    parser.add_argument("--trouble", action="append", choices=TROUBLES, help="only this one; may be repeated")
+    parser.add_argument("--save", action="store_true", help="in the place of earlier figures of the same rate")
     args = parser.parse_args()
     out = {"date": time.strftime("%Y-%m-%d"), "machine": machine(), "cores": os.cpu_count()}
-    out["rates"] = [measure(rate, args.seconds, args.pairs) for rate in args.rate or [500_000.0]]
+    troubles = args.trouble or TROUBLES
+    out["rates"] = [measure(rate, args.seconds, args.pairs, troubles) for rate in args.rate or [500_000.0]]
     print(json.dumps(out, indent=1))
     if args.save:
+        fresh = {r["asked"] for r in out["rates"]}
+        known = json.loads(RECORDED.read_text())["rates"] if RECORDED.exists() else []
+        out["rates"] = [*(r for r in known if r["asked"] not in fresh), *out["rates"]]
         RECORDED.write_text(json.dumps(out, indent=1) + "\n")
 
 
