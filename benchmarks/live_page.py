@@ -173,8 +173,8 @@ def slow_readers(record: Record) -> str:
     head = ["rate", "trouble", "p99 beside its quiet neighbour's", "quiet p99", "drops", "memory over all"]
     words = flow(
         f"""`python -m benchmarks.slow_readers` ({_taken(record)}): quiet and troubled times in turns, median
-        [range] of the pairs' ratios. "Nothing" is the machine's own change from one time to the next: a ratio inside its range says
-        nothing."""
+        [range] of the pairs' ratios. "Nothing" is the machine's own change from one time to the next: a ratio
+        inside its range says nothing."""
     )
     return f"{words}\n\n{table(head, rows)}"
 
