@@ -179,8 +179,11 @@ def send(row: Row, plan: DatagramPlan, publisher: MoldUdpPublisher, messages: li
         publisher.start_heartbeats()
 
 
-def run(name: str, row: Row, messages: list[bytes], expected: str) -> dict[str, Any]:
-    """One row."""
+def run(name: str, row: Row, messages: list[bytes], expected: str, *, shown_ms: float = SHOWN_MS) -> dict[str, Any]:
+    """One row.
+
+    shown_ms : how late a stale feed may be shown as such, at the 99th percentile
+    """
     tape = Tape("S1", keep=2 * len(messages))
     plan = DatagramPlan(SEED, {"A": row.a, "B": row.b}, both=row.both)
     publisher = MoldUdpPublisher(tape, HOST, HOST, plan=plan, heartbeat_s=HEARTBEAT_S)
@@ -199,7 +202,35 @@ def run(name: str, row: Row, messages: list[bytes], expected: str) -> dict[str, 
             done = until(lambda: at_end(service, len(messages)))
         finally:
             service.stop(clean=False)
-        return {"row": name, "done": done} | found(service, watch, plan, row, expected)
+        out = {"row": name, "done": done} | found(service, watch, plan, row, expected)
+        return out | {
+            "as_expected": done and not wrong_with(out, row, shown_ms),
+            "wrong_with": wrong_with(out, row, shown_ms),
+        }
+
+
+def wrong_with(out: dict[str, Any], row: Row, shown_ms: float) -> list[str]:
+    """What a row shows that it should not."""
+    shown, revealed, counters = out["shown_stale_ms"], out["revealed_ms"], out["counters"]
+    seen = row.both > 0 or row.bursts > 0
+    late_ms = 1000 * HEARTBEAT_S + shown_ms
+    return [
+        what
+        for what, wrong in {
+            "books": out["hash_equal"] != row.whole,
+            "shown live with a hole": out["live_with_a_hole"] > 0,
+            "session resets": out["session_resets"] != int(row.session_at > 0),
+            "alarms": row.whole and out["alerts"] > 0,
+            "gaps": row.whole and out["gaps"] > 0 and out["images"] == 0,
+            "given up": row.whole and out["given_up"] > 0,
+            "no hole was seen": seen and out["stale_times"] == 0,
+            "shown late": shown is not None and shown["p99"] >= shown_ms,
+            "revealed late": revealed is not None and revealed["p99"] >= late_ms,
+            "no end, or an absurd number believed": row.end and (counters["wild"] == 0 or counters["ends"] == 0),
+            "kernel drops": out["kernel_drops"] > 0,
+        }.items()
+        if wrong
+    ]
 
 
 def at_end(service: Service, n: int) -> bool:
@@ -217,7 +248,7 @@ def found(service: Service, watch: Watch, plan: DatagramPlan, row: Row, expected
     counted = ("messages", "duplicates", "recovered", "reordered", "held_max", "wild", "ends")
     return {
         "hash_equal": same,
-        "as_expected": same == row.whole and watch.wrong == 0 and resets == int(row.session_at > 0),
+        "alerts": service.alerts.n,
         "live_with_a_hole": watch.wrong,
         "gaps": books.integrity()["gap"],
         "session_resets": resets,
