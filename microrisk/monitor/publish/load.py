@@ -42,6 +42,8 @@ BATCH = 64
 """Packets of a feed that one system call sends at most."""
 SLOT_NS = 200_000
 """Shortest sleep: what falls due within it is sent together."""
+GIVE_BACK = 1 << 20
+"""Bytes of a feed's pages given back at a time."""
 NS_PER_S = 1_000_000_000
 LATE_NS = 1_000_000
 _MMSGHDR = np.dtype(
@@ -138,7 +140,7 @@ class _Feed:
         self._messages["name"], self._messages["name_len"] = ctypes.addressof(self._name_buffer), 16
         self._messages["iov_len"] = 2
         self.socket = sender(address[0], interface)
-        self.sent = 0
+        self.sent = self._given_back = 0
 
     def _make_headers(self) -> NDArray[np.void]:
         out = np.zeros(self.packets, np.dtype([("session", "S10"), ("seq", ">u8"), ("count", ">u2")]))
@@ -161,7 +163,15 @@ class _Feed:
         if done < 0:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
         self.sent += done
+        self._give_back()
         return int(done)
+
+    def _give_back(self) -> None:
+        """Pages whose times were written over are this feed's own: what was sent needs them no more."""
+        upto = int(self.starts[self.sent]) & -mmap.PAGESIZE
+        if upto - self._given_back >= GIVE_BACK:
+            self._map.madvise(mmap.MADV_DONTNEED, self._given_back, upto - self._given_back)
+            self._given_back = upto
 
     def close(self) -> None:
         self.socket.close()
