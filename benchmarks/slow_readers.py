@@ -56,13 +56,14 @@ class Rig:
     def __init__(self, service: Service, address: str, token: str, folder: Path) -> None:
         self.service, self.address, self.token, self.folder = service, address, token, folder
         self.reader = self.client("read", str(READERS))
+        self.tricks: Any = None
 
-    def client(self, *words: str) -> subprocess.Popen[str]:
+    def client(self, *words: str) -> Client:
         what, *rest = words
         # clients of a page are elsewhere, their processor time is not ours to lose
         command = ["nice", "-n", "19", sys.executable, "-m", "benchmarks.web_reader"]
         command += [what, self.address, self.token, *rest]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        return Client(command)
 
     def counts(self) -> Any:
         """Of receipt to scored, over all feeds."""
@@ -75,9 +76,9 @@ class Rig:
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
-        self.reader.send_signal(signal.SIGSTOP)
+        self.reader.process.send_signal(signal.SIGSTOP)
         yield
-        self.reader.send_signal(signal.SIGCONT)
+        self.reader.process.send_signal(signal.SIGCONT)
 
     @contextmanager
     def busy_disk(self) -> Iterator[None]:
@@ -87,11 +88,9 @@ class Rig:
     @contextmanager
     def abused(self) -> Iterator[None]:
         villain = self.client("abuse")
-        with _while(villain):
+        with _while(villain.process):
             yield
-        self.tricks = _last_line(villain)
-
-    tricks: Any = None
+        self.tricks = villain.told
 
 
 def _scored(service: Service) -> Any:
@@ -107,25 +106,35 @@ def _while(process: subprocess.Popen[Any]) -> Iterator[None]:
         process.wait()
 
 
-def _last_line(process: subprocess.Popen[str]) -> Any:
-    assert process.stdout is not None
-    lines = process.stdout.read().strip().splitlines()
-    return json.loads(lines[-1]) if lines else None
+class Client:
+    """A process that says what it has counted, once a second."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.told: dict[str, int] = {}
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.told = json.loads(line)
 
 
-def timed(rig: Rig, trouble: Callable[[], Any], seconds: float) -> dict[str, float]:
-    """One time: latencies of what was received in it, and memory at its end."""
+def timed(rig: Rig, trouble: Callable[[], Any], seconds: float) -> dict[str, Any]:
+    """One time: latencies of what was received in it, what readers got meanwhile, and memory at its end."""
     with trouble():
         time.sleep(BETWEEN_S)
+        read = dict(rig.reader.told)
         before, began = rig.counts(), time.monotonic()
         time.sleep(seconds)
         counts = (rig.counts() - before).astype(np.uint64)
         took = time.monotonic() - began
+        read = {k: n - read.get(k, 0) for k, n in rig.reader.told.items()}
     time.sleep(BETWEEN_S)
     s = stage_of("", counts)
     return {
         "p50_us": s.p50 / 1e3, "p99_us": s.p99 / 1e3, "p999_us": s.p999 / 1e3, "rate": round(s.count / took),
-        "rss_mb": round(rss_mb(), 1),
+        "rss_mb": round(rss_mb(), 1), "read": read,
     }  # fmt: skip
 
 
@@ -133,7 +142,7 @@ TROUBLES = ("quiet", "stopped", "busy_disk", "abused")
 
 
 def measure(rate: float, seconds: float, pairs: int, troubles: Sequence[str]) -> dict[str, Any]:
-    """Troubles at one rate."""
+    """Troubles at one rate; each pair begins with the other of its two."""
     times = 2 * pairs * len(troubles)
     whole = times * (seconds + 2 * BETWEEN_S + 1) + 20
     day, _ = cached_day(messages=int(rate / FEEDS * whole) + 1000, symbols=NAMES, live_orders=20_000, seed=1)
@@ -151,8 +160,8 @@ def measure(rate: float, seconds: float, pairs: int, troubles: Sequence[str]) ->
         time.sleep(5.0)
         address, _, token = url.partition("?token=")
         rig = Rig(service, address, token, folder)
-        stack.callback(rig.reader.wait)
-        stack.callback(rig.reader.kill)
+        stack.callback(rig.reader.process.wait)
+        stack.callback(rig.reader.process.kill)
         time.sleep(3.0)
         return _measured(rig, rate, seconds, pairs, troubles)
 
@@ -162,9 +171,10 @@ def _measured(rig: Rig, rate: float, seconds: float, pairs: int, troubles: Seque
     out: dict[str, Any] = {"asked": rate, "seconds": seconds, "pairs": pairs}
     for name in troubles:
         found = []
-        for _ in range(pairs):
-            quiet = timed(rig, rig.quiet, seconds)
-            troubled = timed(rig, getattr(rig, name), seconds)
+        for pair in range(pairs):
+            order = [rig.quiet, getattr(rig, name)]
+            times = [timed(rig, how, seconds) for how in (order if pair % 2 == 0 else order[::-1])]
+            quiet, troubled = times if pair % 2 == 0 else times[::-1]
             found.append({"quiet": quiet, "troubled": troubled, "p99_ratio": troubled["p99_us"] / quiet["p99_us"]})
             print(json.dumps({name: found[-1]}), flush=True)
         ratios = sorted(f["p99_ratio"] for f in found)
@@ -173,8 +183,7 @@ def _measured(rig: Rig, rate: float, seconds: float, pairs: int, troubles: Seque
             "range": [round(ratios[0], 3), round(ratios[-1], 3)],
             "pairs": found,
         }
-    rig.reader.kill()
-    out["reader"], out["tricks"] = _last_line(rig.reader), rig.tricks
+    out["reader"], out["tricks"] = rig.reader.told, rig.tricks
     end = in_loop(rig.service, lambda: facts(rig.service))
     out |= {k: end[k] for k in ("kernel_drops", "missing", "names", "scored")}
     out["rss_growth_mb"] = round(rss_mb() - first_mb, 1)
