@@ -7,8 +7,9 @@ seconds before an alarm can be shown. Nothing is made of an instrument without a
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -24,7 +25,8 @@ FOLLOW_NS = 50_000_000
 SAMPLE_NS = 200_000_000
 LEVELS = 20
 KEPT = 600
-"""Frames kept of an instrument: two minutes of samples, half a minute when it is followed."""
+KEPT_NS = 120_000_000_000
+"""Of an instrument: KEPT frames at most (half a minute when it is followed), KEPT_NS long but for the newest."""
 SAMPLED = 40
 """Instruments of which frames are made though nobody follows them."""
 TRADES = 200
@@ -72,7 +74,9 @@ class Frames:
         self._lock = threading.Lock()
         self._slots: dict[str, set[Slot]] = defaultdict(set)
         self._newest: dict[str, Frame] = {}
-        self._history: dict[str, deque[tuple[int, bytes]]] = {}
+        self._history: dict[str, deque[tuple[int, int, bytes]]] = {}
+        """Clock of the core, time of making (monotonic), frame."""
+        self._sweep: Iterator[str] = iter(())
         self._tape: dict[Key, deque[list[int]]] = {}
         self._seen: dict[Key, tuple[int, str]] = {}
         self._turn = 0
@@ -115,7 +119,7 @@ class Frames:
 
     def history(self, instrument: str) -> list[Frame]:
         """What is kept, oldest first."""
-        return [_DECODE.decode(b) for _, b in list(self._history.get(instrument, ()))]
+        return [_DECODE.decode(b) for _, _, b in list(self._history.get(instrument, ()))]
 
     def around(self, alert: str) -> list[Frame]:
         """From AROUND_NS before an alert to AROUND_NS behind it; KeyError when it is not kept."""
@@ -124,7 +128,7 @@ class Frames:
         return [_DECODE.decode(b) for b in (kept if kept is not None else self._near(instrument, at_ns))]
 
     def _near(self, instrument: str, at_ns: int) -> list[bytes]:
-        return [b for ts, b in list(self._history.get(instrument, ())) if abs(ts - at_ns) <= AROUND_NS]
+        return [b for ts, _, b in list(self._history.get(instrument, ())) if abs(ts - at_ns) <= AROUND_NS]
 
     # -- ingest thread ----------------------------------------------------------------------------------------------
 
@@ -139,6 +143,7 @@ class Frames:
 
     def seal(self) -> None:
         """Put aside what surrounds alerts whose last second has gone by, on the clock of their instrument."""
+        self._forget_old()
         for alert in list(self._open):
             instrument, at_ns = self._capsules.get(alert, ("", 0))
             newest = self._newest.get(instrument)
@@ -146,6 +151,14 @@ class Frames:
                 del self._open[alert]
                 if instrument:
                     self._kept[alert] = self._near(instrument, at_ns)
+
+    def _forget_old(self) -> None:
+        """Look at one instrument more: one that is scored no longer keeps its newest picture alone."""
+        name = next(self._sweep, None)
+        if name is None:
+            self._sweep = iter(list(self._history))
+            return
+        _drop_old(self._history[name], time.monotonic_ns() - KEPT_NS)
 
     def trades(self, feed: int, rows: Iterable[Any]) -> None:
         """Trades of scored instruments, as the engine's tape has them."""
@@ -173,10 +186,17 @@ class Frames:
         tape = self._tape.pop((books.number, index), None)
         frame = make_frame(books, index, self._n[name], events, state, list(tape or ()), explain=explain)
         self._seen[books.number, index] = events, state[0]
-        self._history.setdefault(name, deque(maxlen=KEPT)).append((frame.ts_ns, _ENCODE.encode(frame)))
+        kept, made_ns = self._history.setdefault(name, deque(maxlen=KEPT)), time.monotonic_ns()
+        _drop_old(kept, made_ns - KEPT_NS)
+        kept.append((frame.ts_ns, made_ns, _ENCODE.encode(frame)))
         self._traded[name].extend((frame.n, trade) for trade in frame.trades)
         self._newest[name] = frame
         return frame
+
+
+def _drop_old(kept: deque[tuple[int, int, bytes]], before_ns: int) -> None:
+    while len(kept) > 1 and kept[0][1] < before_ns:
+        kept.popleft()
 
 
 def make_frame(

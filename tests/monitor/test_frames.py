@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from microrisk.monitor import frames as module
-from microrisk.monitor.frames import TRADES, Frames
+from microrisk.monitor.frames import KEPT_NS, TRADES, Frames
 from microrisk.monitor.hub import Frame
 
 
@@ -74,3 +75,17 @@ def test_a_reader_that_was_away_for_long_gets_a_bounded_number(frames: Frames) -
     for px in range(1, 2 * TRADES + 1):
         event(frames, px)
     assert prices(slot.take()) == list(range(TRADES + 1, 2 * TRADES + 1))
+
+
+def test_frames_are_forgotten_though_nothing_new_comes(frames: Frames, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instrument that was scored once keeps its newest picture, for whoever looks at it, and no others."""
+    for px in (1, 2, 3):
+        event(frames, px)
+    now = time.monotonic_ns()
+    monkeypatch.setattr(module.time, "monotonic_ns", lambda: now + KEPT_NS + 1)
+    for _ in range(3):
+        frames.seal()
+    assert [prices(f) for f in frames.history("A.XNAS")] == [[3]]
+    assert prices(frames.newest("A.XNAS")) == [3]
+    event(frames, 4)
+    assert [prices(f) for f in frames.history("A.XNAS")] == [[3], [4]]
