@@ -137,16 +137,18 @@ class LiveHub:
         for number, index in self._listed():
             rows.append(self._row(ingest.desk.books[number], index, states[number]))
             yield True
-        self._instruments = sorted(rows, key=lambda r: -r.events)
-        self._names = {e.id for b in ingest.desk.books.values() for e in b.names.values()}
+        instruments = sorted(rows, key=lambda r: -r.events)
+        names = {e.id for b in ingest.desk.books.values() for e in b.names.values()}
         yield True
-        self._consolidated = self._consolidate(rows, {f.number: f for f in feeds})
+        consolidated = self._consolidate(rows, {f.number: f for f in feeds})
         yield True
-        self._overview = self._make_overview(now_ns, feeds, len(self._names))
+        # shown together, and with them what has become of the feeds while the lists were made
+        self._names, self._instruments, self._consolidated = names, instruments, consolidated
+        self._overview = self._make_overview(now_ns, feeds, len(names))
+        self.note_states(ingest.told_states)
+        self._say_states(feeds)
         yield True
         yield from self._make_latency()
-        self._say_states(feeds)
-        self.note_states(ingest.told_states)  # of feeds that have changed while the lists were made
 
     def _say_states(self, feeds: list[FeedRow]) -> None:
         for feed in feeds:
