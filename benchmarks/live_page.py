@@ -49,8 +49,8 @@ def load_and_latency(record: Record) -> str:
         parts.append(
             flow(
                 f"""**{run["asked"]:,.0f} messages a second for {run["sent"]["seconds"]:,.0f} s**: {run["applied"]:,} of
-        {run["sent"]["messages"]:,} applied, {run["kernel_drops"]} dropped; receive to scored p50
-        {_us(s["p50_us"])}, p99 {_us(s["p99_us"])}, p99.9 {_us(s["p999_us"])}; to the telling of
+        {run["sent"]["messages"]:,} applied, {run["kernel_drops"]} dropped, a checkpoint a minute (the tail); receive to
+        scored p50 {_us(s["p50_us"])}, p99 {_us(s["p99_us"])}, p99.9 {_us(s["p999_us"])}; to the telling of
         {run["alerts"]:,} alerts p50 {_us(run["alert_us"]["p50"])}, p99.9 {_us(run["alert_us"]["p999"])}; memory
         {run["rss_mb"][-1]:,.0f} MB, slope {run["rss_slope_mb_10min"]} MB in 10 minutes; processor: monitor
         {run["cpu_share"]:.2f}, sender {share:.2f}, venues {run["beside_cpu_share"]:.2f} of a core."""

@@ -6,6 +6,8 @@ One monitor with its page, fed without a pause; quiet times and troubled times o
 each trouble has a quiet neighbour on the same machine. A figure is the ratio of a troubled time's p99 (receipt to
 scored) to its neighbour's: median and range of the pairs. Two quiet times in a row say what the machine does by itself.
 
+Without checkpoints, whose pause would fall into one time or the other.
+
     stopped    eight readers of the page are stopped (SIGSTOP), their sockets fill, and go on behind it
     busy disk  another process writes and syncs to the disk on which the journal lies
     abused     wrong tokens, foreign hosts, 1,000 sockets, frames of 10 MB, requests that never end
@@ -148,7 +150,7 @@ def measure(rate: float, seconds: float, pairs: int, troubles: Sequence[str]) ->
     day, _ = cached_day(messages=int(rate / FEEDS * whole) + 1000, symbols=NAMES, live_orders=20_000, seed=1)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slow-readers-")))
-        service, ports, _ = stack.enter_context(running(Plan(path=day, feeds=FEEDS, checkpoint_s=60.0)))
+        service, ports, _ = stack.enter_context(running(Plan(path=day, feeds=FEEDS, checkpoint_s=1e6)))
         server, url = open_server(service.hub, port=0)
         page = threading.Thread(target=server.run)
         page.start()

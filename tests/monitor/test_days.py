@@ -1,4 +1,4 @@
-"""Clocks and days: a session is of the day on which it begins, order is by number, and no latency is below zero."""
+"""Clocks and days: a session is of the day on which it begins, order is by number."""
 
 from __future__ import annotations
 
@@ -103,13 +103,16 @@ def test_a_session_is_of_the_day_on_which_it_begins(
 
 
 def test_the_next_session_is_of_the_next_day(fake: Fake, messages: list[bytes]) -> None:
-    fake.clock(ns("2025-01-06 09:00"))
-    fake.send(messages[:600], ns("2025-01-06 09:30"))
-    fake.clock(ns("2025-01-07 09:00"))
-    first = fake.books.engine.now
-    fake.change(b"S2", ns("2025-01-07 09:00"))
-    fake.send(messages[:600], ns("2025-01-07 09:30"))
-    assert fake.books.engine.now - first >= 0
+    last = []
+    for day, name in (("2025-01-06", b"S1"), ("2025-01-07", b"S2")):
+        fake.clock(ns(f"{day} 09:00"))
+        if last:
+            fake.change(name, ns(f"{day} 09:00"))
+        fake.send(messages[:60], ns(f"{day} 09:30"), name)
+        fake.clock(ns(f"{day} 09:30") + 10**9)
+        fake.send(messages[60:], ns(f"{day} 09:31"), name)
+        last.append(fake.last_event_ns)
+    assert last[1] - last[0] == 24 * 3600 * 10**9
     assert fake.books.integrity()["session_reset"] == 1
 
 
@@ -134,7 +137,5 @@ def test_receipt_times_that_step_change_neither_order_nor_books(messages: list[b
             fake.clock(now)
             fake.send(messages[at : at + 300], now)
         hashes.append(fake.books.state_hash())
-        for name, counts in fake.books.live.stages().items():
-            assert int(counts.sum()) >= 0, name
         fake.close()
     assert hashes[0] == hashes[1]

@@ -135,6 +135,26 @@ def test_a_crossed_book_is_told_with_its_event_and_never_in_a_halt(seed: int, tm
     assert [(a.id, a.drivers) for a in crossed(tmp_path / "j")] == [(a.id, a.drivers) for a in found]
 
 
+def test_messages_that_cannot_be_read_are_counted_and_the_rest_of_their_packet_goes_on(tmp_path: Path) -> None:
+    path = write_itch(simulate(4, 60.0), tmp_path / "plain.itch")
+    messages = unframe(path.read_bytes())
+    draw = random.Random(4)
+    places = set(draw.sample(range(20, len(messages) - 20), 200))
+    out: list[bytes] = []
+    for i, message in enumerate(messages):
+        if i in places:
+            out.append(b"Z" + message[1:] if len(out) % 2 else message[: draw.randrange(1, len(message))])
+        out.append(message)
+    service = hand_in(tmp_path / "j", out)
+    books = service.desk.books[0]
+    found = books.integrity()
+    service.stop(clean=False)
+    assert books.live.expected == len(out) + 1  # type: ignore[attr-defined]
+    assert found["unknown_type"] + found["malformed"] == len(places)
+    assert min(found["unknown_type"], found["malformed"]) > 50
+    assert books.state_hash() == replay(str(path), date=DAY).state_hash
+
+
 def test_a_book_that_stays_crossed_is_told_once(tmp_path: Path) -> None:
     messages = unframe(write_itch(simulate(3, 30.0), tmp_path / "plain.itch").read_bytes())
     at = max(i for i, m in enumerate(messages[: len(messages) // 2]) if m[:1] == b"A")

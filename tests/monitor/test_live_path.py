@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from microrisk.book import state_hash
-from microrisk.core import Engine, ItchDecoder, Journal, LiveFeed, Poller
+from microrisk.core import Engine, ItchDecoder, Journal, LiveFeed, Poller, paced_edges
 from microrisk.feed.encode import unframe
 from microrisk.market.simulator import simulate
 from microrisk.market.write import write_itch
@@ -210,6 +210,8 @@ def test_sockets(tmp_path: Path) -> None:
     stages = rig.feed.stages()
     assert int(stages.pop("missing_filled").sum()) > 0
     assert all(int(s.sum()) == len(messages()) for s in stages.values())
+    # a latency below zero would stand in the last bucket: the wall clock was an hour off meanwhile
+    assert all(int(s[paced_edges() > 60 * 10**9].sum()) == 0 for s in stages.values())
     assert rig.poller.counters()["kernel_drops"] == 0
     rig.poller.wake()
     assert rig.poller.poll(60_000_000) == 0  # returns at once
