@@ -13,7 +13,7 @@ TORCH ?= torch==2.13.0+cpu
 .PHONY: help demo test lint types bench fuzz clean system simulator browser
 help:
 	@echo "make demo   install the core, run a market with planted trouble, write a report (first time < 3 min, 0.7 GB)"
-	@echo "make test   install everything for tests (2.6 GB), run them all (20 to 25 min)"
+	@echo "make test   install everything for tests (2.6 GB), run them all (about 15 min on two cores)"
 	@echo "nox -l      single jobs: lint, types, test, bench, fuzz, ..."
 
 demo: $(VENV)/core.stamp

@@ -19,7 +19,6 @@ import json
 import random
 import shutil
 import signal
-import socket
 import struct
 import subprocess
 import sys
@@ -28,7 +27,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -45,6 +44,7 @@ from microrisk.monitor.desk import Desk
 from microrisk.monitor.journal import Writer
 from microrisk.monitor.publish import MoldUdpPublisher, Pace, RerequestServer, Tape
 from microrisk.monitor.publish.messages import timed
+from microrisk.monitor.rated import free_ports
 from microrisk.monitor.restart import restart
 from microrisk.monitor.service import Service, Settings
 from microrisk.pipeline import replay
@@ -211,9 +211,7 @@ PARTS = (*TRANSPORTS, "restarts")
 
 def write_journal(day: Path, folder: Path, scored: int) -> None:
     """The journal of a day as packets of PER_PACKET messages, with a CLOCK every 300 packets."""
-    with closing(socket.socket(type=socket.SOCK_DGRAM)) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     service = Service([parse(f"moldudp64://127.0.0.1:{port}?name=m")], Settings(folder=folder, scored=scored))
     service.desk.writing = True
     service._open_feeds()  # without its threads: this one hands in

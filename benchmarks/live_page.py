@@ -164,13 +164,13 @@ def slow_readers(record: Record) -> str:
                 [
                     f"{rate['asked']:,.0f}/s, {rate['seconds']:.0f} s",
                     TROUBLES[name],
-                    f"{f['p99_ratio']:.2f} [{f['range'][0]:.2f}-{f['range'][1]:.2f}]",
+                    f"{f['p99_ratio']:.2f} [{f['range'][0]:.2f}-{f['range'][1]:.2f}], {len(f['pairs'])}",
                     _us(middle),
                     f"{rate['kernel_drops']}",
                     f"{rate['rss_growth_mb']:+.0f} MB",
                 ]
             )  # fmt: skip
-    head = ["rate", "trouble", "p99 beside its quiet neighbour's", "quiet p99", "drops", "memory over all"]
+    head = ["rate", "trouble", "p99 beside its quiet neighbour's, pairs", "quiet p99", "drops", "memory over all"]
     words = flow(
         f"""`python -m benchmarks.slow_readers` ({_taken(record)}): quiet and troubled times in turns, median
         [range] of the pairs' ratios. "Nothing" is the machine's own change from one time to the next: a ratio

@@ -16,8 +16,8 @@ from microrisk.feed.encode import unframe
 from microrisk.market.simulator import simulate
 from microrisk.market.write import write_itch
 from microrisk.monitor.address import parse
+from microrisk.monitor.rated import free_ports
 from microrisk.monitor.service import Service, Settings
-from tests.monitor.test_faults_content import free_port
 
 NEW_YORK = ZoneInfo("America/New_York")
 
@@ -37,7 +37,9 @@ class Fake:
     """A service without threads, whose clock is the test's."""
 
     def __init__(self, folder: Path, options: str = "") -> None:
-        self.service = Service([parse(f"moldudp64://127.0.0.1:{free_port()}?name=m{options}")], Settings(folder=folder))
+        self.service = Service(
+            [parse(f"moldudp64://127.0.0.1:{free_ports(1)[0]}?name=m{options}")], Settings(folder=folder)
+        )
         self.service.desk.writing = True
         self.service._open_feeds()
         self.books: Any = self.service.desk.books[0]

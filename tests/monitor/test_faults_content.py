@@ -22,6 +22,7 @@ from microrisk.monitor.alert_log import AlertLog
 from microrisk.monitor.alerts import CROSSED
 from microrisk.monitor.publish import MoldUdpPublisher, Pace, Tape
 from microrisk.monitor.publish.messages import timed
+from microrisk.monitor.rated import free_ports
 from microrisk.monitor.service import Service, Settings
 from microrisk.pipeline import replay
 
@@ -84,15 +85,9 @@ def planted(folder: Path, seed: int) -> tuple[list[bytes], set[int], int]:
     return out, told, sum(kind != "open" for kind in places.values())
 
 
-def free_port() -> int:
-    with closing(socket.socket(type=socket.SOCK_DGRAM)) as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
 def hand_in(folder: Path, messages: list[bytes]) -> Service:
     """Through a service without threads, three messages a packet."""
-    service = Service([parse(f"moldudp64://127.0.0.1:{free_port()}?date={DAY}&name=m")], Settings(folder=folder))
+    service = Service([parse(f"moldudp64://127.0.0.1:{free_ports(1)[0]}?date={DAY}&name=m")], Settings(folder=folder))
     service.desk.writing = True
     service._tell_early()
     service._open_feeds()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import struct
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +14,7 @@ from microrisk.market.write import session_date, write_itch
 from microrisk.monitor.address import parse
 from microrisk.monitor.alert_log import AlertLog
 from microrisk.monitor.books import ItchBooks
+from microrisk.monitor.rated import free_ports
 from microrisk.monitor.service import Service, Settings
 from microrisk.spec.journal import NO_FEED, Kind
 
@@ -31,9 +30,7 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[bytes], str]:
 
 def opened(folder: Path, day: str, **settings: Any) -> tuple[Service, ItchBooks]:
     """A service without its threads, so that the test says what comes between what."""
-    with closing(socket.socket(type=socket.SOCK_DGRAM)) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     source = parse(f"moldudp64://127.0.0.1:{port}?date={day}&venue=SIMX&name=m")
     service = Service([source], Settings(folder=folder, **settings))
     service.desk.writing = True
